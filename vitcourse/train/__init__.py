@@ -1,0 +1,1 @@
+"""Train a model: see recipe.py."""
