@@ -91,7 +91,9 @@ def sincos(dim, grid, prefix_len=0):
     h, w = grid
     y = torch.arange(h).repeat_interleave(w)  # (N,)
     x = torch.arange(w).repeat(h)  # (N,)
-    frequency = 10000.0 ** -(torch.arange(dim // 4) / (dim // 4 - 1))  # (D/4,), from 1 to 1/10000
+    frequency = 1 / 10000.0 ** (
+        torch.arange(dim // 4) / (dim // 4 - 1)
+    )  # (D/4,), from 1 to 1/10000
     x, y = x[:, None] * frequency, y[:, None] * frequency  # (N, D/4)
     places = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)  # (N, D)
     return F.pad(places, (0, 0, prefix_len, 0))[None]
