@@ -1,0 +1,1 @@
+"""Around the lessons: set-up, doctor, JupyterLab, notebooks."""
