@@ -5,12 +5,14 @@ import sys
 
 
 def doctor(args, rest):
+    """vitcourse doctor"""
     from vitcourse.lab import doctor
 
     return doctor.main()
 
 
 def lab(args, rest):
+    """vitcourse lab"""
     from vitcourse.lab import workspace
 
     return workspace.open_lab(rest)

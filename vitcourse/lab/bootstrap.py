@@ -15,6 +15,8 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
+LOG = os.path.join(ROOT, ".venv.log")
+PROGRESS = ("Downloading", "Installing", "  Downloading", "Prepared", "Resolved")
 OLDEST = (3, 11)
 NEWER = ["python3.%d" % minor for minor in (14, 13, 12, 11)]
 GIGABYTES = 8  # the environment takes 6.5, and downloads pass through the disk as well
@@ -33,7 +35,7 @@ REASONS = [
     (
         "NewConnectionError|NameResolutionError|Name or service not known|name resolution|"
         "Network is unreachable|Connection refused|timed out|ProxyError|dns error|"
-        "error sending request|Max retries exceeded",
+        "error sending request|Max retries exceeded|requirement setuptools.*versions: none",
         "the package index cannot be reached: connect to a network (or set PIP_INDEX_URL to a "
         "mirror) and run the same command again",
     ),
@@ -65,8 +67,7 @@ def main(extra=""):
         install = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     if not works("" if uv else "import pip"):
         run(make)
-    quiet = [] if sys.stdout.isatty() else ["-q"]
-    run(install + quiet + ["-e", "%s[%s]" % (ROOT, extra) if extra else ROOT])
+    run(install + ["-e", "%s[%s]" % (ROOT, extra) if extra else ROOT])
     for done in {extra, ""}:  # whoever can test can also learn
         with open(stamp(done), "w") as file:
             file.write(fingerprint())
@@ -97,16 +98,19 @@ def need_disk():
 
 
 def run(command):
-    """Run a command with its output on the screen; say in one line why it failed, if it did."""
-    log = os.path.join(ROOT, ".venv.log")
-    with open(log, "w") as file:
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, universal_newlines=True)
-        for line in process.stderr:
-            file.write(line)
+    """Run a command with its progress on the screen; say in one line why it failed, if it did."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
+    )
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith(PROGRESS):
+            print("  " + line.strip()[:90], flush=True)
     if process.wait():
-        with open(log) as file:
-            raise CannotSetUp("%s (all that was said: %s)" % (reason(file.read()), log))
-    os.remove(log)
+        with open(LOG, "w") as file:
+            file.writelines(said)
+        raise CannotSetUp("%s (all that was said is in %s)" % (reason("".join(said)), LOG))
 
 
 def reason(said):

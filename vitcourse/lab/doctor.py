@@ -56,6 +56,7 @@ def check():
 
 
 def python():
+    """Python is new enough."""
     text = f"{platform.python_version()} ({sys.executable})"
     if sys.version_info < OLDEST_PYTHON:
         return Finding("Python", text, "make PYTHON=python3.12 lab")
@@ -63,6 +64,7 @@ def python():
 
 
 def pip_install(*what):
+    """The command that installs packages anew, in this environment."""
     return f"{sys.executable} -m pip install --force-reinstall {' '.join(what)}"
 
 
@@ -155,10 +157,12 @@ def this_kernel():
 
 
 def in_conda():
+    """Whether this Python belongs to conda."""
     return (Path(sys.prefix) / "conda-meta").is_dir()
 
 
 def disk():
+    """There is room for data and runs."""
     free = shutil.disk_usage(ROOT).free / 1e9
     text = f"{free:.1f} GB free in {ROOT}"
     if free < FREE_GIGABYTES:
