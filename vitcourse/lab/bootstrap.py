@@ -16,7 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 LOG = os.path.join(ROOT, ".venv.log")
-PROGRESS = ("Downloading", "Installing", "  Downloading", "Prepared", "Resolved")
+PROGRESS = r"Downloading .*\(\d{2,}[.\d]* [MG]B\)|Installing collected|^(Resolved|Prepared) "
 OLDEST = (3, 11)
 NEWER = ["python3.%d" % minor for minor in (14, 13, 12, 11)]
 GIGABYTES = 8  # the environment takes 6.5, and downloads pass through the disk as well
@@ -105,8 +105,8 @@ def run(command):
     said = []
     for line in process.stdout:
         said.append(line)
-        if line.startswith(PROGRESS):
-            print("  " + line.strip()[:90], flush=True)
+        if re.search(PROGRESS, line):
+            print("  " + line.strip()[:78], flush=True)
     if process.wait():
         with open(LOG, "w") as file:
             file.writelines(said)
