@@ -4,10 +4,15 @@ SETUP = @$(PYTHON) vitcourse/lab/bootstrap.py
 BIN = .venv/bin
 BOTH = -n 2 --dist loadfile
 
-.PHONY: lab test notebooks throughput
+.PHONY: lab test train notebooks throughput gpu gpu-tests gpu-speed gpu-cifar10
 test notebooks: export OMP_NUM_THREADS = 1
 
 lab:         ; $(SETUP) && $(BIN)/vitcourse lab
 test:        ; $(SETUP) test && $(BIN)/pytest $(BOTH) tests && $(BIN)/pytest $(BOTH) --nbval notebooks
 notebooks:   ; $(SETUP) test && $(BIN)/python -m vitcourse.lab.notebooks
-throughput:  ; $(SETUP) test && $(BIN)/python benchmarks/throughput.py
+train:       ; $(SETUP) && $(BIN)/vitcourse train
+throughput:  ; $(SETUP) test && $(BIN)/python -m benchmarks.throughput
+gpu:         gpu-tests gpu-speed gpu-cifar10
+gpu-tests:   ; $(SETUP) test && $(BIN)/pytest -m gpu tests
+gpu-speed:   ; $(SETUP) test && $(BIN)/python -m benchmarks.throughput && $(BIN)/python -m benchmarks.training
+gpu-cifar10: ; $(SETUP) test && $(BIN)/python -m benchmarks.cifar10 --set compile=true

@@ -1,8 +1,8 @@
 """How fast is our ViT beside those of timm, torchvision and transformers? In one process, in turn.
 
-    python benchmarks/throughput.py                 on the CPU, eager; on CUDA both
-    python benchmarks/throughput.py --compile       on the CPU compiled as well
-    python benchmarks/throughput.py --rounds 5      fewer rounds, for a look
+    python -m benchmarks.throughput                 on the CPU, eager; on CUDA both
+    python -m benchmarks.throughput --compile       on the CPU compiled as well
+    python -m benchmarks.throughput --rounds 5      fewer rounds, for a look
 
 All four get the same weights; equal parameter counts and equal logits are asserted first. Then they
 run in turn, round after round, each round beginning with another one, so that whatever disturbs

@@ -29,12 +29,13 @@ MAY_IMPORT = {
     "losses": {"config"},
     "papers": CORE,
     "probe": {"vit", "parts"},
-    "weights": {"vit"},
-    "data": {"config"},
-    "train": CORE | {"data"},
+    "weights": {"config", "vit"},
+    "data": {"config", "vit", "weights"},
+    "train": CORE | {"data", "show"},
     "show": CORE | {"data"},
     "check": CORE | {"data", "show"},
     "lab": CORE | {"data", "train", "show", "check"},
+    "__main__": {"cli"},
     "cli": CORE | {"data", "train", "show", "check", "lab"},
 }
 

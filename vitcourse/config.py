@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, fields
 
-SIZES = {  # the first two are the course's own: a laptop trains them in a minute
+SIZES = {  # the first three are the course's own, for small pictures
     "Nano": dict(dim=48, depth=4, heads=3),
     "Micro": dict(dim=96, depth=6, heads=3),
+    "Mini": dict(dim=192, depth=6, heads=3),
     "Ti": dict(dim=192, depth=12, heads=3),
     "S": dict(dim=384, depth=12, heads=6),
     "B": dict(dim=768, depth=12, heads=12),

@@ -2,6 +2,8 @@
 
 from contextlib import contextmanager
 
+import torch
+
 from vitcourse.vit import Attention, Block
 
 
@@ -40,3 +42,16 @@ def record_tokens(model):
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def rollout(maps):
+    """How much of each input token reaches each output token: maps, each (B, K, T, T) -> (B, T, T).
+
+    Heads are averaged; half of every block is its residual path. Rows sum to one.
+    Abnar and Zuidema 2020, https://arxiv.org/abs/2005.00928
+    """
+    T = maps[0].shape[-1]
+    reach = torch.eye(T).to(maps[0])
+    for weights in maps:
+        reach = (weights.mean(dim=1) + torch.eye(T).to(weights)) / 2 @ reach
+    return reach

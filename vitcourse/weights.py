@@ -16,7 +16,7 @@ from pickle import UnpicklingError
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 
 # Whose names are these? -------------------------------------------------------------------------
@@ -334,10 +334,11 @@ def read(source):
     raise ValueError(f"{path} has an unknown ending: use .safetensors, .pt, .pth, .bin or .npz")
 
 
-def save(model, path, overwrite=False):
-    """Write the weights of `model`, and the sizes to build it again, to a .safetensors file.
+def save(model, path, overwrite=False, **about):
+    """Write the weights of `model`, and what builds it again, to a .safetensors file.
 
-    The file appears whole or not at all. One that is there already stays, unless `overwrite`.
+    `about` are plain values that belong to it, such as the names of the classes. The file appears
+    whole or not at all. One that is there already stays, unless `overwrite`.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -347,17 +348,32 @@ def save(model, path, overwrite=False):
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
-    about = {"model": type(model).__name__, "config": json.dumps(asdict(model.cfg))}
+    about = {"model": type(model).__name__, "config": asdict(model.cfg), **about}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
-            file.write(safetensors.save(state, metadata=about))
+            file.write(safetensors.save(state, metadata={"about": json.dumps(about)}))
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def restore(path):
+    """The ViT that `save` wrote, in evaluation mode, and what was saved about it, a dict."""
+    from vitcourse.config import Config
+    from vitcourse.vit import ViT
+
+    state = read(path)
+    with safe_open(path, framework="pt") as file:
+        about = json.loads((file.metadata() or {}).get("about", "{}"))
+    if about.get("model") != "ViT" or "config" not in about:
+        raise ValueError(f"{path} does not say how its model is built: use load(model, file)")
+    model = ViT(Config(**about["config"]))
+    load(model, state)
+    return model.eval(), about
 
 
 # Published weights ------------------------------------------------------------------------------

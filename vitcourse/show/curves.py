@@ -1,0 +1,69 @@
+"""The curves of a training run: live where somebody watches, drawn once elsewhere."""
+
+import os
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from vitcourse.show.figures import COLOURS, STYLE, figure
+
+
+def loss_curves(history):
+    """Loss and test accuracy by epoch, from the entries of a run's history: a matplotlib Figure."""
+    with matplotlib.rc_context(STYLE):
+        drawing = Figure(figsize=(9, 3), layout="constrained")
+        left, right = drawing.subplots(1, 2)
+        epochs = [entry["epoch"] for entry in history]
+        left.plot(epochs, [entry["loss"] for entry in history], label="training")
+        tested = [entry for entry in history if "test_accuracy" in entry]
+        times = [entry["epoch"] for entry in tested]
+        left.plot(times, [entry["test_loss"] for entry in tested], label="test", color=COLOURS[1])
+        right.plot(times, [entry["test_accuracy"] for entry in tested], color=COLOURS[1])
+        left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
+        right.set(xlabel="epoch", ylabel="test accuracy", ylim=(None, 1))
+        left.legend(frameon=False)
+    return drawing
+
+
+def caption(history):
+    """What the curves show, in words."""
+    first, last = history[0], history[-1]
+    text = (
+        f"Curves over {last['epoch']} epochs: loss from {first['loss']:.2f} to {last['loss']:.2f}"
+    )
+    if "test_accuracy" in last:
+        text += f", test accuracy {last['test_accuracy']:.1%} at the end"
+    return text
+
+
+class Watcher:
+    """Shows the curves in a notebook after every epoch; in one that nobody watches, at the end."""
+
+    def __init__(self, off=False):
+        self.notebook = not off and in_notebook()
+        self.live = self.notebook and os.environ.get("TQDM_DISABLE") != "1"
+        self.handle = None
+
+    def show(self, history):
+        """Draw the curves again, where they stand."""
+        if not self.live:
+            return
+        from IPython.display import display
+
+        drawing = loss_curves(history)
+        if self.handle is None:
+            self.handle = display(drawing, display_id=True)
+        else:
+            self.handle.update(drawing)
+
+    def finish(self, history):
+        """Draw the curves once, where they were not shown live."""
+        if self.notebook and not self.live:
+            figure(loss_curves(history), alt=caption(history))
+
+
+def in_notebook():
+    """Whether this runs in a Jupyter kernel."""
+    from IPython import get_ipython
+
+    return hasattr(get_ipython(), "kernel")
