@@ -12,6 +12,7 @@ import pytest
 from nbval.plugin import IPyNbCell
 
 os.environ.update(OMP_NUM_THREADS="1", TQDM_DISABLE="1", CUDA_VISIBLE_DEVICES="")
+os.environ["VITCOURSE_PROGRESS"] = ""  # a learner's progress is not touched
 
 SECONDS = defaultdict(float)  # by notebook
 LIMIT = {"default": 45, "18": 75, "19": 75, "20": 75}  # of one thread that is not disturbed

@@ -21,6 +21,31 @@ def lab(args):
     return workspace.open_lab(args.rest)
 
 
+def update(args):
+    """Bring the lessons in work/ up to date, and overwrite nothing that you changed."""
+    from vitcourse.lab import workspace
+
+    print("\n".join(workspace.update()))
+    return 0
+
+
+def progress(args):
+    """Show which exercises are done, what comes next, and what has become stale."""
+    from vitcourse import check
+
+    check.progress()
+    return 0
+
+
+def handout(args):
+    """Write copies of lessons without hints and solutions, for a class."""
+    from vitcourse.lab.handout import handout
+
+    for path in handout(args.lessons, args.out, nbgrader=args.nbgrader):
+        print(path)
+    return 0
+
+
 def train(args):
     """Train a ViT: on digits, if nothing else is said, in a minute on any computer."""
     from vitcourse import train
@@ -164,6 +189,12 @@ def build_parser():
 
     command(doctor)
     command(lab)
+    command(update)
+    command(progress)
+    add = command(handout).add_argument
+    add("lessons", metavar="LESSON", nargs="+", help="the beginning of a name, such as 01")
+    add("--out", metavar="FOLDER", required=True, help="a new folder")
+    add("--nbgrader", action="store_true", help="make it an nbgrader course")
     add = command(train).add_argument
     add("--data", help="digits (if not given), shapes, cifar10, or a folder of pictures")
     add("--image", type=int, help="for a folder: the side to which pictures are fitted, or 32")

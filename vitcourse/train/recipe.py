@@ -152,19 +152,22 @@ PHOTO = Augment(shift=4, flip=True, cutmix=1.0)
 
 RECIPES = {
     "smoke": Recipe(
-        epochs=54,
-        lr=8e-3,
+        epochs=50,
+        lr=4e-3,
         warmup=0.2,
         position_std=0.5,
+        gain=0.5,
         augment=SMALL,
     ),
     "digits": Recipe(
-        epochs=95,
+        model="Pico/4",
+        epochs=90,
         batch=64,
-        lr=4e-3,
+        lr=2e-3,
         warmup=0.2,
         smoothing=0.1,
         position_std=0.5,
+        gain=0.5,
         augment=Augment(rotate=12, scale=0.12, shear=12, translate=0.08),
     ),
     "shapes": Recipe(epochs=30, lr=3e-3, position_std=0.2, augment=Augment(shift=2, flip=True)),
