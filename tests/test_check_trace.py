@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vitcourse import vit
-from vitcourse.check.trace import trace
+from vitcourse.check.walk import trace
 from vitcourse.config import Config
 
 SIZES = dict(image=(12, 24), patch=6, channels=3, dim=20, depth=3, heads=5, classes=7)
@@ -230,7 +230,7 @@ def test_a_right_model_agrees_at_every_stage(trained):
 
 
 def test_every_known_error_names_its_own_stage_once():
-    from vitcourse.check.trace import AFTER, BEFORE, BLOCK, ERRORS
+    from vitcourse.check.walk import AFTER, BEFORE, BLOCK, ERRORS
 
     known = {*BEFORE, *BLOCK, *AFTER}
     for error in ERRORS:

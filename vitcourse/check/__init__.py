@@ -10,7 +10,7 @@ from vitcourse.check import store
 from vitcourse.check.exercise import Case, Exercise, Mistake
 from vitcourse.check.lessons import EXERCISES, QUESTIONS
 from vitcourse.check.runner import Verdict, judge
-from vitcourse.check.trace import trace
+from vitcourse.check.walk import trace
 
 __all__ = ["EXERCISES", "Case", "Exercise", "Mistake", "Verdict", "exam", "hint", "predict"]
 __all__ += ["progress", "run", "solution", "trace"]
