@@ -161,7 +161,7 @@ RECIPES = {
     ),
     "digits": Recipe(
         model="Pico/4",
-        epochs=90,
+        epochs=80,
         batch=64,
         lr=2e-3,
         warmup=0.2,
