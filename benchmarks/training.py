@@ -64,13 +64,13 @@ def make_step(model, recipe, data, device, compiled, given):
     )
     precision = pick_precision("auto", device)
     scaler = torch.amp.GradScaler(device.type, enabled=False)
-    batches, state = Batches(data, recipe, device), State(model, None, optimizer, None)
+    batches, state = Batches(data, recipe, device), State(model, None, optimizer, scaler)
     network, stream = torch.compile(model) if compiled else model, batches.since(0)
     ready = next(stream)
 
     def run():
         batch = ready if given else next(stream)
-        train_step(network, batch, recipe, classify, optimizer, scaler, precision, state, batches)
+        train_step(network, batch, recipe, classify, recipe.lr, state, precision)
         state.step += 1
 
     return run

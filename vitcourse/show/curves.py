@@ -1,6 +1,7 @@
 """The curves of a training run: live where somebody watches, drawn once elsewhere."""
 
 import os
+import sys
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -41,7 +42,7 @@ class Watcher:
 
     def __init__(self, off=False):
         self.notebook = not off and in_notebook()
-        self.live = self.notebook and os.environ.get("TQDM_DISABLE") != "1"
+        self.live = self.notebook and is_watched()
         self.handle = None
 
     def show(self, history):
@@ -60,6 +61,11 @@ class Watcher:
         """Draw the curves once, where they were not shown live."""
         if self.notebook and not self.live:
             figure(loss_curves(history), alt=caption(history))
+
+
+def is_watched():
+    """Whether a person sees what happens: in a terminal, or in a notebook that one runs."""
+    return (in_notebook() or sys.stderr.isatty()) and os.environ.get("TQDM_DISABLE") != "1"
 
 
 def in_notebook():

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from vitcourse import weights
-from vitcourse.show.curves import Watcher, loss_curves
+from vitcourse.show.curves import Watcher, is_watched, loss_curves
 from vitcourse.train import checkpoint, distributed
 from vitcourse.train.batches import Batches, seed_of, test_batches
 from vitcourse.train.device import autocast, pick_device, pick_precision
@@ -98,24 +98,16 @@ def fit(
         total=batches.steps,
         initial=state.step,
         unit="step",
-        disable=True if quiet or rank else None,
+        disable=quiet or rank > 0 or not is_watched(),
     )
     watcher = Watcher(off=quiet or rank > 0)
     stream, start = batches.since(state.step), time.perf_counter() - state.seconds
     with stop_on_request() as requested, bar:
         while state.step < batches.steps:
             with explained(recipe, out):
-                loss = train_step(
-                    network,
-                    next(stream),
-                    recipe,
-                    step,
-                    optimizer,
-                    scaler,
-                    precision,
-                    state,
-                    batches,
-                )
+                rate = learning_rate(recipe, state.step, batches.steps)
+                torch.manual_seed(seed_of(recipe.seed, "step", state.step, rank))
+                loss = train_step(network, next(stream), recipe, step, rate, state, precision)
             state.loss_sum += loss
             state.step += 1
             bar.update()
@@ -147,19 +139,18 @@ def fit(
     return Run(final, state.history, out)
 
 
-def train_step(network, batch, recipe, step, optimizer, scaler, precision, state, batches):
+def train_step(network, batch, recipe, step, rate, state, precision):
     """One step of the optimizer, in as many pieces as the recipe says: the loss, not waited for."""
-    torch.manual_seed(seed_of(recipe.seed, "step", state.step, batches.rank))
+    optimizer, scaler = state.optimizer, state.scaler
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(recipe, state.step, batches.steps)
+        group["lr"] = rate
     network.train()
     total, pieces = 0.0, batch.pieces(recipe.accumulate)
-    for i, piece in enumerate(pieces):
-        wait = (
-            network.no_sync if hasattr(network, "no_sync") and i + 1 < len(pieces) else nullcontext
-        )
-        with wait():
-            with autocast(precision, batches.device):
+    for piece in pieces:
+        # processes exchange their gradients once, after the last piece
+        waits = isinstance(network, DistributedDataParallel) and piece is not pieces[-1]
+        with network.no_sync() if waits else nullcontext():
+            with autocast(precision, batch.images.device):
                 loss = step(network, piece) / len(pieces)
             scaler.scale(loss).backward()
         total = total + loss.detach().float()
