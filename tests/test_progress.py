@@ -302,7 +302,7 @@ def kill_before_each_operation(file):
 
 
 def test_killed_before_each_file_operation(file):
-    assert kill_before_each_operation(file) == 4  # folder, open, to the disk, rename
+    assert kill_before_each_operation(file) == 5  # folder, open, to the disk, rename, folder to it
 
 
 # A test that cannot fail proves nothing ---------------------------------------------------------

@@ -20,16 +20,17 @@ TRACKED = subprocess.run(
     text=True,
 ).stdout.split("\n")
 
-CORE = {"config", "vit", "parts", "pyramid", "papers", "losses", "probe", "weights"}
+CORE = {"config", "vit", "parts", "pyramid", "papers", "losses", "probe", "weights", "files"}
 MAY_IMPORT = {
     "config": set(),
+    "files": set(),
     "vit": {"config"},
     "parts": {"config", "vit"},
     "pyramid": {"config", "vit", "parts"},
     "losses": {"config"},
     "papers": CORE,
     "probe": {"vit", "parts"},
-    "weights": {"config", "vit"},
+    "weights": {"config", "files", "vit"},
     "data": {"config", "vit", "weights"},
     "train": CORE | {"data", "show"},
     "show": CORE | {"data"},

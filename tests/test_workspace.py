@@ -368,7 +368,7 @@ def test_planted_errors_are_noticed(tmp_path, monkeypatch):
         pass
 
     planted = [
-        (workspace, "write_whole", torn),
+        (workspace, "put", torn),
         (workspace, "same", careless),
         (workspace.Record, "keep", no_original),
         (workspace.Record, "save", no_record),

@@ -19,6 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 
+from vitcourse.files import write_whole
+
 # Whose names are these? -------------------------------------------------------------------------
 # A layout is (a name that only this library uses, a function from its state dict to ours).
 # A paper with names of its own adds layouts to its model: `ViT.layouts = {"official": (..., ...)}`.
@@ -350,15 +352,7 @@ def save(model, path, overwrite=False, **about):
     }
     about = {"model": type(model).__name__, "config": asdict(model.cfg), **about}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(safetensors.save(state, metadata={"about": json.dumps(about)}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, safetensors.save(state, metadata={"about": json.dumps(about)}))
 
 
 def restore(path):

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from vitcourse.files import write_whole
+
 try:
     import fcntl
 except ImportError:  # not on Windows
@@ -165,17 +167,9 @@ def read(path):
 
 
 def write(path, entries):
-    """Write the file, which its writer has locked, so that it is whole even if the power goes."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "w") as file:
-            json.dump({"format": 1, "exercises": entries}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    """Write the file, which its writer has locked."""
+    text = json.dumps({"format": 1, "exercises": entries}, indent=1)
+    write_whole(path, text.encode(), partial=path.with_name(f".{path.name}.partial"))
 
 
 # Two kernels at once ----------------------------------------------------------------------------

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from vitcourse.files import write_whole
+
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = "00-start-here.ipynb"
 
@@ -67,7 +69,7 @@ def copy_missing(lessons, record):
             continue
         content = lesson.read_bytes()
         if missing:
-            write_whole(record.work, mine, content)
+            put(record.work, mine, content)
             new.append(name)
         if same(parse(read(mine)), parse(content)):  # or else a copy from who knows when
             record.keep(name, content)
@@ -93,7 +95,7 @@ def refresh(record, name, content):
     if not mine.is_symlink() and same(copy, old):
         never_run = before == read(record.path(name))
         if is_new or (never_run and before != content):
-            write_whole(record.work, mine, content)
+            put(record.work, mine, content)
             record.keep(name, content)
             record.save()
             line = f"{name} replaced: {changes(old, cells)}"
@@ -112,7 +114,7 @@ def put_beside(record, name, content):
     while os.path.lexists(beside) and not same(parse(read(beside)), cells):
         number, beside = number + 1, mine.with_suffix(f".new-{number}.ipynb")
     if not os.path.lexists(beside):
-        write_whole(record.work, beside, content)
+        put(record.work, beside, content)
     record.lessons.setdefault(name, {})["offered"] = fingerprint(cells)
     record.save()
     has, what = "may have", "what changed is unknown, since its original is not kept"
@@ -224,13 +226,13 @@ class Record:
             self.lines.append(
                 f"the original of {name} was damaged and is now {set_aside(path).name}"
             )
-        write_whole(self.work, path, content)
+        put(self.work, path, content)
         self.lessons[name] = {"made": fingerprint(parse(content))}
 
     def save(self):
         """Write the record: the last step of a change."""
         text = json.dumps({"format": 1, "lessons": self.lessons}, indent=1, sort_keys=True)
-        write_whole(self.work, self.file, text.encode() + b"\n")
+        put(self.work, self.file, text.encode() + b"\n")
 
 
 def read(path):
@@ -250,20 +252,12 @@ def set_aside(path):
     return aside
 
 
-def write_whole(work, path, content):
-    """Write a file so that it appears whole or not at all, even if the power goes."""
+def put(work, path, content):
+    """Write a file whole, by way of the folder of originals: nothing half-made is in sight."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = work / ".originals" / f"{os.getpid()}.partial"
     partial.parent.mkdir(exist_ok=True)
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    write_whole(path, content, partial)
 
 
 # JupyterLab -------------------------------------------------------------------------------------

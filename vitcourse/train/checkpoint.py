@@ -6,12 +6,13 @@ be executed.
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
+
+from vitcourse.files import write_whole
 
 NAME = "checkpoint-{:08d}.ckpt"
 
@@ -25,7 +26,7 @@ def write(folder, step, tensors, about):
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     content = safetensors.torch.save(tensors, metadata={"about": json.dumps(about)})
     path = folder / NAME.format(step)
-    write_atomically(path, content + hashlib.sha256(content).digest())
+    write_whole(path, content + hashlib.sha256(content).digest())
     for old in found(folder)[2:]:
         old.unlink()
     return path
@@ -55,21 +56,3 @@ def found(folder):
     """The checkpoints of a run, newest first."""
     names = Path(folder).glob("checkpoint-*.ckpt")
     return sorted((p for p in names if re.fullmatch(r"checkpoint-\d+\.ckpt", p.name)), reverse=True)
-
-
-def write_atomically(path, content):
-    """Write bytes to a file that appears whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)

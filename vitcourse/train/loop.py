@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from vitcourse import weights
+from vitcourse.files import write_whole
 from vitcourse.show.curves import Watcher, is_watched, loss_curves
 from vitcourse.train import checkpoint, distributed
 from vitcourse.train.batches import Batches, seed_of, test_batches
@@ -342,10 +343,10 @@ def open_folder(out, recipe, resume, rank, origin):
             )
         out.mkdir(parents=True, exist_ok=True)
     if rank == 0:
-        checkpoint.write_atomically(out / "recipe.json", (recipe.to_json() + "\n").encode())
+        write_whole(out / "recipe.json", (recipe.to_json() + "\n").encode())
         about = json.dumps(environment(), indent=1) + "\n"
-        checkpoint.write_atomically(out / "environment.json", about.encode())
-        checkpoint.write_atomically(out / "data.json", (json.dumps(origin) + "\n").encode())
+        write_whole(out / "environment.json", about.encode())
+        write_whole(out / "data.json", (json.dumps(origin) + "\n").encode())
     distributed.wait()
     return out
 
@@ -353,7 +354,7 @@ def open_folder(out, recipe, resume, rank, origin):
 def write_log(out, history):
     """log.jsonl: one line an epoch."""
     lines = "".join(json.dumps(entry) + "\n" for entry in history)
-    checkpoint.write_atomically(out / "log.jsonl", lines.encode())
+    write_whole(out / "log.jsonl", lines.encode())
 
 
 def save(out, state, rank):
@@ -378,7 +379,5 @@ def finish_folder(out, model, history, data, origin):
     last = history[-1]
     metrics = {name: last[name] for name in ("test_accuracy", "test_loss", "loss", "seconds")}
     metrics["parameters"] = sum(p.numel() for p in model.parameters())
-    checkpoint.write_atomically(
-        out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode()
-    )
+    write_whole(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
     loss_curves(history).savefig(out / "curves.png", dpi=100)
