@@ -71,14 +71,12 @@ def kill_while_writing(child, out):
     return False
 
 
-def wait_for_checkpoints(out, count):
-    """Wait until the run has written that many more."""
+def wait_for_checkpoint(child, out):
+    """Wait until the run has written one more."""
     newest = max(out.glob("checkpoint-*.ckpt"), default=None)
-    while count:
+    while max(out.glob("checkpoint-*.ckpt"), default=None) == newest:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "the run ended too early"
         time.sleep(0.0005)
-        latest = max(out.glob("checkpoint-*.ckpt"), default=None)
-        if latest != newest:
-            newest, count = latest, count - 1
 
 
 def torture(out, seed, kills=20, in_write=7):
@@ -92,9 +90,10 @@ def torture(out, seed, kills=20, in_write=7):
         if number >= kills - in_write:
             assert kill_while_writing(child, out), "the run ended before a write was seen"
         else:
-            # the first few may come before any checkpoint, the others after one or two more
-            wait_for_checkpoints(out, 0 if number < 3 else rng.randint(1, 2))
-            time.sleep(rng.uniform(0, 0.06))
+            # the first few may come before any checkpoint, the others after one more
+            if number >= 3:
+                wait_for_checkpoint(child, out)
+            time.sleep(rng.uniform(0, 0.03))
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         steps = [path.name for path in sorted(out.glob("checkpoint-*.ckpt"))]
