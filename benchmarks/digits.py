@@ -5,7 +5,7 @@
 
 Two protocols. "five-fold": each digit is tested once, by a model that was trained on the other four
 fifths, StratifiedKFold(5, shuffle=True, random_state=0). "half": scikit-learn's own example, the
-first 898 images to train on, the other 899 to test; most of those were written by other people.
+first 898 images to train on, the other 899 to test.
 
 Every network sees the last epoch, not the best one, and each test image once, as it is. The CNN has
 about as many parameters as the ViT and the same recipe, which was chosen for the ViT.

@@ -27,7 +27,30 @@ def throughput(results=RESULTS):
     return "\n".join([*lines, "", f"Milliseconds, measured on: {'; '.join(machines)}."])
 
 
-TABLES = {"throughput": throughput}
+def digits(results=RESULTS):
+    """The table of benchmarks/digits.py."""
+    record = json.loads((results / "digits.json").read_text())
+    about, rows = record["environment"], {}
+    for row in record["rows"]:
+        rows.setdefault(row["method"], {})[row["protocol"]] = row
+    head = ["method", "parameters", "five-fold", "half split", "CPU-seconds a fit"]
+    table = [head, ["---"] * len(head)]
+    for method, by in rows.items():
+        spread = [
+            f"{by[p]['accuracy']:.2f} %" + (f" ± {by[p]['spread']:.2f}" if by[p]["spread"] else "")
+            for p in ("five-fold", "half")
+        ]
+        parameters = by["half"]["parameters"]
+        size = f"{parameters:,}" if parameters else ""
+        seconds = f"{by['five-fold']['cpu_seconds_a_fit']:.1f}"
+        table.append([method, size, *spread, seconds])
+    lines = [f"| {' | '.join(cells)} |" for cells in table]
+    where = f"{about['processor']}, one thread, {about['date']}, torch {about['torch']}"
+    below = f"Mean and spread of {record['seeds']} seeds. Measured on: {where}."
+    return "\n".join([*lines, "", below])
+
+
+TABLES = {"throughput": throughput, "digits": digits}
 
 
 def fill(text):
