@@ -9,7 +9,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "exercises.md"
 HEAD = """# The exercises
 
 What a check knows of each exercise, found by running every catalogued mistake through it: how many
-it refuses, calls by their name, and takes for another. `python -m tests.catalogue` writes this page;
+it refuses, calls by their name, and takes for another. `python -m tests.catalogue` writes this;
 a test compares it.
 
 """
