@@ -281,21 +281,23 @@ def test_curves_are_live_where_somebody_watches(monkeypatch, watched):
     shown, updates = [], []
 
     class Handle:
-        update = staticmethod(updates.append)
+        def update(data, metadata, raw):
+            updates.append(data)
 
-    def display(figure, **options):
-        shown.append((figure, options))
+    def display(data, **options):
+        shown.append(data)
         return Handle
 
     monkeypatch.setattr("vitcourse.show.curves.in_notebook", lambda: True)
     monkeypatch.setenv("TQDM_DISABLE", "0" if watched else "1")
-    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr("vitcourse.show.curves.display", display)
     monkeypatch.setattr("vitcourse.show.figures.display", display)
     data = few_digits()
     fit(build_model(SHORT, data), data, SHORT.but(epochs=3), device="cpu")
-    assert len(shown) == 1 and len(updates) == (2 if watched else 0)
-    if not watched:
-        assert shown[0][0]["text/plain"].startswith("Curves over 3 epochs: loss from 2.")
+    assert len(shown) == 1 and len(updates) == (3 if watched else 0)
+    last = updates[-1] if watched else shown[0]
+    assert last["text/plain"].startswith("Curves over 3 epochs: loss from 2.")
+    assert last["image/png"].startswith(b"\x89PNG")
 
 
 def test_pictures():

@@ -4,9 +4,10 @@ import os
 import sys
 
 import matplotlib
+from IPython.display import display
 from matplotlib.figure import Figure
 
-from vitcourse.show.figures import COLOURS, STYLE, figure
+from vitcourse.show.figures import COLOURS, STYLE, figure, picture
 
 
 def loss_curves(history):
@@ -43,19 +44,15 @@ class Watcher:
     def __init__(self, off=False):
         self.notebook = not off and in_notebook()
         self.live = self.notebook and is_watched()
-        self.handle = None
+        if self.live:
+            waiting = {"text/plain": "the curves appear after the first epoch"}
+            self.handle = display(waiting, raw=True, display_id=True)
 
     def show(self, history):
         """Draw the curves again, where they stand."""
-        if not self.live:
-            return
-        from IPython.display import display
-
-        drawing = loss_curves(history)
-        if self.handle is None:
-            self.handle = display(drawing, display_id=True)
-        else:
-            self.handle.update(drawing)
+        if self.live:
+            shown = picture(loss_curves(history), caption(history))
+            self.handle.update(shown.pop("data"), **shown)
 
     def finish(self, history):
         """Draw the curves once, where they were not shown live."""

@@ -32,14 +32,20 @@ def figure(figure, alt):
         raise TypeError(f"show.figure takes a matplotlib Figure, not {type(figure).__name__}")
     if not alt.strip():
         raise ValueError("alt is empty: say in a sentence what there is to see")
+    shown = picture(figure, alt)
+    display(shown.pop("data"), **shown)
+
+
+def picture(figure, alt):
+    """A figure as what IPython's `display` takes: a PNG, and its text for all other purposes."""
     png = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(png, format="png", metadata={"Software": None})
-    display(
-        {"image/png": png.getvalue(), "text/plain": alt},
-        metadata={"image/png": {"alt": alt}},
-        raw=True,
-    )
+    return {
+        "data": {"image/png": png.getvalue(), "text/plain": alt},
+        "metadata": {"image/png": {"alt": alt}},
+        "raw": True,
+    }
 
 
 def patch_grid(image, patch, gap=4):

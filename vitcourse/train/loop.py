@@ -5,6 +5,7 @@ import json
 import math
 import re
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager, nullcontext
@@ -95,13 +96,14 @@ def fit(
         )
     if recipe.compile:
         network = torch.compile(network)
+    watcher = Watcher(off=quiet or rank > 0)
     bar = tqdm(
         total=batches.steps,
         initial=state.step,
         unit="step",
         disable=quiet or rank > 0 or not is_watched(),
+        file=sys.stdout if watcher.live else sys.stderr,  # which a notebook shows in red
     )
-    watcher = Watcher(off=quiet or rank > 0)
     stream, start = batches.since(state.step), time.perf_counter() - state.seconds
     with stop_on_request() as requested, bar:
         while state.step < batches.steps:
