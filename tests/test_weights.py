@@ -356,7 +356,7 @@ def test_a_killed_save_leaves_the_old_file(tmp_path):
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        load_file(path)  # whole, whichever it is
+        assert load_file(path), "it must be whole, whichever it is"
 
 
 # Published weights ------------------------------------------------------------------------------
