@@ -24,26 +24,15 @@ from vitcourse.train.environment import environment
 
 
 def few(data, count):
-    """The first `count` training and test images."""
-    parts = {name: getattr(data, name)[:count] for name in ("images", "labels")}
-    parts |= {
-        f"test_{name}": getattr(data, f"test_{name}")[:count] for name in ("images", "labels")
-    }
-    return replace(data, **parts)
-
-
-def shuffled(data):
-    """The same data in another order: folders come class by class."""
+    """Training and test images, `count` of each, drawn at random: folders come class by class."""
     generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(data.labels), generator=generator)
-    test = torch.randperm(len(data.test_labels), generator=generator)
-    return replace(
-        data,
-        images=data.images[order],
-        labels=data.labels[order],
-        test_images=data.test_images[test],
-        test_labels=data.test_labels[test],
-    )
+    parts = {}
+    for kind in ("", "test_"):
+        labels = getattr(data, f"{kind}labels")
+        chosen = torch.randperm(len(labels), generator=generator)[:count]
+        parts[f"{kind}images"] = getattr(data, f"{kind}images")[chosen]
+        parts[f"{kind}labels"] = labels[chosen]
+    return replace(data, **parts)
 
 
 def main():
@@ -58,7 +47,7 @@ def main():
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     recipe = RECIPES[args.recipe].with_settings(args.set)
-    data = shuffled(load(args.data))
+    data = load(args.data)
     if args.rehearse:
         data, recipe = few(data, 512), recipe.but(epochs=2, batch=64, compile=False)
     if torch.cuda.is_available():
