@@ -4,12 +4,13 @@ SETUP = @$(PYTHON) vitcourse/lab/bootstrap.py
 BIN = .venv/bin
 BOTH = -n 2 --dist loadfile
 
-.PHONY: lab test train notebooks throughput gpu gpu-tests gpu-speed gpu-cifar10
+.PHONY: lab test claims train notebooks throughput gpu gpu-tests gpu-speed gpu-cifar10
 test notebooks: export OMP_NUM_THREADS = 1
 
 lab:         ; $(SETUP) && $(BIN)/vitcourse lab
 test:        ; $(SETUP) test && $(BIN)/pytest $(BOTH) tests && $(BIN)/pytest $(BOTH) --nbval notebooks
 notebooks:   ; $(SETUP) test && $(BIN)/python -m vitcourse.lab.notebooks
+claims:      ; $(SETUP) test && $(BIN)/python -m benchmarks.claims
 train:       ; $(SETUP) && $(BIN)/vitcourse train
 throughput:  ; $(SETUP) test && $(BIN)/python -m benchmarks.throughput
 gpu:         gpu-tests gpu-speed gpu-cifar10

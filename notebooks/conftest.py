@@ -1,18 +1,21 @@
 """How the lessons are compared under `pytest --nbval`: as strictly as the reader's machine allows.
 
 Whole numbers and words must be the same. Decimal numbers may differ by 0.2 %, since their last
-digits depend on the processor. The lessons run on the CPU, with one thread, without progress bars.
+digits depend on the processor. The lessons run on the CPU, with one thread, without progress bars,
+and without a network.
 """
 
 import os
 import re
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from nbval.plugin import IPyNbCell
 
 os.environ.update(OMP_NUM_THREADS="1", TQDM_DISABLE="1", CUDA_VISIBLE_DEVICES="")
 os.environ["VITCOURSE_PROGRESS"] = ""  # a learner's progress is not touched
+os.environ["PYTHONPATH"] = str(Path(__file__).parent / "offline")
 
 SECONDS = defaultdict(float)  # by notebook
 LIMIT = {"default": 45, "18": 75, "19": 75, "20": 75}  # of one thread that is not disturbed

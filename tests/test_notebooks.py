@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import subprocess
 import sys
 
@@ -125,6 +126,7 @@ def nbval(folder, *options, conftest=None):
     """Run nbval on a folder, as `make test` does on the lessons."""
     lessons = (notebooks.NOTEBOOKS / "conftest.py").read_text()
     (folder / "conftest.py").write_text(conftest or lessons)
+    shutil.copytree(notebooks.NOTEBOOKS / "offline", folder / "offline")
     command = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider"]
     environment = {name: v for name, v in os.environ.items() if "PYTEST" not in name}
     return subprocess.run(
@@ -155,10 +157,34 @@ def test_a_slow_lesson_fails(tmp_path):
     notebook = new_notebook(cells=[slow], metadata={"kernelspec": notebooks.KERNEL})
     nbformat.write(notebook, tmp_path / "07-lesson.ipynb")
     assert nbval(tmp_path).returncode == 0
+    shutil.rmtree(tmp_path / "offline")
     lessons = (notebooks.NOTEBOOKS / "conftest.py").read_text()
     strict = lessons.replace('"default": 45', '"default": 0.5')
     run = nbval(tmp_path, conftest=strict)
     assert run.returncode == 1 and "07-lesson.ipynb is over its time" in run.stdout
+
+
+KERNEL = {"kernelspec": notebooks.KERNEL}
+SAYS = "'a lesson runs without a network' in str(error)"
+REFUSED = new_output("stream", text="True\n")
+CALLS = {
+    "by name": "import socket; socket.create_connection(('pypi.org', 443), 3)",
+    "by address": "import socket; socket.socket().connect(('192.0.2.1', 443))",
+    "by urllib": "from urllib.request import urlopen; urlopen('https://pypi.org', timeout=3)",
+}
+HERE = """import socket
+server = socket.create_server(("127.0.0.1", 0))
+socket.create_connection(server.getsockname(), 3).close()"""
+
+
+def test_a_lesson_cannot_use_the_network(tmp_path):
+    cells = [new_code_cell(HERE, execution_count=1)]
+    for count, call in enumerate(CALLS.values(), 2):
+        code = f"try:\n    {call}\nexcept OSError as error:\n    print({SAYS})"
+        cells.append(new_code_cell(code, execution_count=count, outputs=[REFUSED]))
+    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), tmp_path / "lesson.ipynb")
+    run = nbval(tmp_path, "-rA")
+    assert run.returncode == 0, run.stdout
 
 
 # The builder ------------------------------------------------------------------------------------

@@ -1,0 +1,152 @@
+"""The lessons as texts, and as a learner who solved everything runs them."""
+
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from tests.lessons import exercises, faults, tags
+from vitcourse.lab import notebooks
+
+SOURCES = [source for source in notebooks.sources() if source.parent.name == "source"]
+NAMES = [source.stem for source in SOURCES]
+FILES = {f"{name}.ipynb" for name in NAMES}
+WITH_CODE = [source for source in SOURCES if exercises(notebooks.read(source))]
+
+SOLVED = "from vitcourse.check import EXERCISES\n\n{answer} = EXERCISES[{name!r}].reference"
+UNTRAINED = """import torch
+for optimizer in torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW:
+    optimizer.step = lambda self, closure=None: None"""
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_the_text(source):
+    assert not list(faults(notebooks.read(source), source.stem[:2], FILES))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_spelling(source):
+    run = subprocess.run(
+        [sys.executable, "-m", "codespell_lib", source], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_a_spelling_error_is_noticed(tmp_path):
+    (tmp_path / "lesson.py").write_text("# the atention of teh tokens\n")
+    command = [sys.executable, "-m", "codespell_lib", tmp_path / "lesson.py"]
+    assert subprocess.run(command, capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize("source", WITH_CODE, ids=[source.stem for source in WITH_CODE])
+def test_solved_but_untrained(source):
+    """Every check says right; and every bound on what training gives fails where none took place.
+
+    Each stub is replaced by the solution, and the optimizers' steps are made void. No other cell
+    may notice.
+    """
+    notebook = notebooks.read(source)
+    for stub, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
+        if "check" in tags(cell):
+            ((name, answer),) = exercises(new_notebook(cells=[cell])).items()
+            stub.source = SOLVED.format(name=name, answer=answer)
+    notebook.cells.insert(0, new_code_cell(UNTRAINED))
+    folder = {"metadata": {"path": str(notebooks.NOTEBOOKS)}}
+    client = NotebookClient(
+        notebook, timeout=300, kernel_name="python3", allow_errors=True, resources=folder
+    )
+    offline = {"PYTHONPATH": str(notebooks.NOTEBOOKS / "offline")}
+    client.execute(env={**os.environ, **notebooks.QUIET, **offline})
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code:
+        if "check" in tags(cell):
+            assert said(cell).startswith("✓"), f"{cell.source}: {said(cell)}"
+    failed = {cell.id: error(cell) for cell in code if error(cell)}
+    bounds = [
+        after.id
+        for cell, after in zip(code, code[1:], strict=False)
+        if "nbval-ignore-output" in tags(cell)
+    ]
+    assert failed == dict.fromkeys(bounds, "AssertionError")
+
+
+def said(cell):
+    """What a cell printed or showed, as text."""
+    parts = [
+        output.get("text") or output.get("data", {}).get("text/plain") for output in cell.outputs
+    ]
+    return "".join(part or "" for part in parts)
+
+
+def error(cell):
+    """The name of the error that a cell raised, or None."""
+    return next((o.ename for o in cell.outputs if o.output_type == "error"), None)
+
+
+# The rules themselves ---------------------------------------------------------------------------
+
+CARD = """### Exercise: count
+3 minutes · difficulty 1 of 3
+
+Hint: `check.hint("first_count")`. Solution: `check.solution("first_count")`."""
+
+
+def good():
+    """A lesson 00 without a fault."""
+    cells = [
+        new_markdown_cell("# A lesson\n\n[the next one](01-patches.ipynb)", id="title"),
+        new_code_cell("import torch", id="setup"),
+        new_markdown_cell(CARD, id="card"),
+        new_code_cell("count = ...", id="stub", metadata={"tags": ["exercise"]}),
+        new_code_cell("check.first_count(count)", id="check", metadata={"tags": ["check"]}),
+        new_code_cell("print(run)", id="run", metadata={"tags": ["nbval-ignore-output"]}),
+        new_code_cell("assert run > 0.9", id="bound"),
+    ]
+    return new_notebook(cells=cells)
+
+
+PLANTED = {
+    "more than 25": (1, "x = 1\n" * 26),
+    "more than 88 characters": (1, f"x = '{'y' * 90}'"),
+    "more than 5 lines": (1, "import torch\n" * 6),
+    "words, more than 130": (0, "word " * 131),
+    "filler: simply": (0, "You simply add"),
+    "filler: !": (0, "It works!"),
+    "an emoji": (0, "Well done \U0001f389"),
+    "leads nowhere": (0, "[there](07-nowhere.ipynb)"),
+    "not a link": (0, "see https://example.org"),
+    "not public: _fill": (1, "torch._fill(1)"),
+    "not public: vitcourse._lab": (1, "from vitcourse._lab import doctor"),
+    "another notation: embed_dim": (1, "f(embed_dim=3)"),
+    "another notation: num_heads": (1, "num_heads = 3"),
+    "exercise first_count is not in": (4, "check.patchify(count)"),
+    "one line": (4, "check.first_count(count)\nprint(1)"),
+    "not the stub of count": (3, "answer = ..."),
+    "the card does not say: 3 minutes": (2, CARD.replace("3 minutes", "9 minutes")),
+    "does not say: check.hint": (2, CARD.replace("check.hint", "hint")),
+    "asserts nothing": (6, "print(run)"),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_planted_fault_is_named(fault):
+    notebook = good()
+    assert not list(faults(notebook, "00", {"01-patches.ipynb"}))
+    place, source = PLANTED[fault]
+    notebook.cells[place].source = source
+    found = list(faults(notebook, "00", {"01-patches.ipynb"}))
+    assert any(fault in text for text in found), found
+
+
+def test_a_stored_lesson_is_what_a_site_shows():
+    """Without running: each code cell that shows something has its output stored."""
+    for source in SOURCES:
+        stored = nbformat.read(notebooks.target(source), as_version=4)
+        shows = [c for c in stored.cells if c.cell_type == "code" and "show.figure(" in c.source]
+        assert all(
+            any("image/png" in output.get("data", {}) for output in cell.outputs) for cell in shows
+        )

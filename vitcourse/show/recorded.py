@@ -1,0 +1,22 @@
+"""Results of runs that take too long for a lesson, as benchmarks/results holds them."""
+
+import json
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+
+
+def recorded(name):
+    """What was measured, where and when: `recorded("claim-positions")["figures"]`."""
+    path = FOLDER / f"{name}.json"
+    if not path.is_file():
+        there = ", ".join(sorted(path.stem for path in FOLDER.glob("*.json")))
+        raise ValueError(f"nothing is recorded under {name!r}; recorded are: {there}")
+    return json.loads(path.read_text())
+
+
+def origin(record):
+    """One line that says where a record comes from, to be printed beside its figures."""
+    about = record["environment"]
+    where = about.get("gpu") or about["processor"]
+    return f"recorded on {about['date']}, {where}, {record['seeds']} seeds: {record['command']}"
