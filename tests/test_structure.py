@@ -20,7 +20,8 @@ TRACKED = subprocess.run(
     text=True,
 ).stdout.split("\n")
 
-CORE = {"config", "vit", "parts", "pyramid", "papers", "losses", "probe", "weights", "files"}
+CORE = {"config", "vit", "parts", "pyramid", "papers", "losses", "probe", "weights"}
+CORE |= {"files", "stress"}
 MAY_IMPORT = {
     "config": set(),
     "files": set(),
@@ -30,6 +31,7 @@ MAY_IMPORT = {
     "losses": {"config"},
     "papers": CORE,
     "probe": {"vit", "parts"},
+    "stress": {"config", "vit"},
     "weights": {"config", "files", "vit"},
     "data": {"config", "vit", "weights"},
     "train": CORE | {"data", "show"},

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 
 from vitcourse.vit import Attention, Block
 
@@ -55,3 +56,74 @@ def rollout(maps):
     for weights in maps:
         reach = (weights.mean(dim=1) + torch.eye(T).to(weights)) / 2 @ reach
     return reach
+
+
+def attention_distance(weights, grid, patch=1):
+    """How far each head looks, in pixels: weights (B, K, T, T) -> (B, K).
+
+    The mean distance from a patch (query) to the patches (keys) that it looks at, by weight, over
+    all queries. Prefix tokens have no place in the image: they are left out.
+    """
+    h, w = grid
+    places = torch.cartesian_prod(torch.arange(h), torch.arange(w)).to(weights)  # (N, 2)
+    apart = torch.cdist(places, places) * patch  # (N, N)
+    among = weights[..., -h * w :, -h * w :]  # (B, K, N, N)
+    among = among / among.sum(dim=-1, keepdim=True)
+    return (among * apart).sum(dim=-1).mean(dim=-1)
+
+
+def position_similarity(table, grid):
+    """How alike the vectors of two places are, by cosine: (N, D) or (1, R+N, D) -> (h, w, h, w)."""
+    h, w = grid
+    rows = table.detach().reshape(-1, table.shape[-1])[-h * w :]  # (N, D)
+    rows = F.normalize(rows, dim=-1)
+    return (rows @ rows.T).reshape(h, w, h, w)
+
+
+def token_similarity(x):
+    """How alike the tokens of an image are: x (B, T, D) -> the mean cosine of two of them (B,)."""
+    T = x.shape[1]
+    x = F.normalize(x, dim=-1)
+    alike = (x @ x.transpose(1, 2)).sum(dim=(1, 2))  # (B,), each token with itself included
+    return (alike - T) / (T * (T - 1))
+
+
+def filter_components(weight, count=28):
+    """The main patterns of the filters that read a patch: weight (D, C, P, P) -> two tensors.
+
+    The components (count, C, P, P), each of length one, and the share of the filters' variance that
+    each explains (count,), falling.
+    """
+    filters = weight.detach().flatten(1)  # (D, C*P*P)
+    count = min(count, *filters.shape)
+    _, sizes, patterns = torch.linalg.svd(filters - filters.mean(dim=0), full_matrices=False)
+    share = sizes**2 / (sizes**2).sum()
+    return patterns[:count].reshape(count, *weight.shape[1:]), share[:count]
+
+
+def on_object(heat, masks):
+    """How much of a heat map lies on an object: (B, h, w), bool (B, H, W) -> two tensors (B,).
+
+    The share of the heat on it, and the share of the image that it covers, which is what a map that
+    knows nothing would give.
+    """
+    area = F.adaptive_avg_pool2d(masks[:, None].to(heat), heat.shape[-2:])[:, 0]  # (B, h, w)
+    share = (heat * area).sum(dim=(1, 2)) / heat.sum(dim=(1, 2))
+    return share, area.mean(dim=(1, 2))
+
+
+def with_tokens(model, images, keep):
+    """The logits of a ViT that is shown only some patches: keep, their numbers (n,) or (B, n).
+
+    The others are taken away after the positions are added: those that stay know their places.
+    """
+    x, grid = model.patch_embed(images)
+    prefix = model.prefix.expand(len(x), -1, -1)  # (B, R, D)
+    x = model.position(torch.cat([prefix, x], dim=1), grid)  # (B, T, D)
+    R = prefix.shape[1]
+    keep = keep.expand(len(x), -1)  # (B, n)
+    chosen = x[:, R:].gather(1, keep[..., None].expand(-1, -1, x.shape[-1]))  # (B, n, D)
+    x = torch.cat([x[:, :R], chosen], dim=1)  # (B, R+n, D)
+    for block in model.blocks:
+        x = block(x)
+    return model.head(model.norm(x), (1, keep.shape[1]))
