@@ -1,16 +1,10 @@
 """The exercises of all lessons, EXERCISES by name; and QUESTIONS to guess at."""
 
-from vitcourse.check.lessons import (
-    lesson00,
-    lesson01,
-    lesson02,
-    lesson03,
-    lesson04,
-    lesson05,
-    lesson06,
-)
+import importlib
+import pkgutil
 
-MODULES = (lesson00, lesson01, lesson02, lesson03, lesson04, lesson05, lesson06)
+NAMES = sorted(module.name for module in pkgutil.iter_modules(__path__))
+MODULES = tuple(importlib.import_module(f"{__name__}.{name}") for name in NAMES)
 EXERCISES = {exercise.name: exercise for module in MODULES for exercise in module.EXERCISES}
 QUESTIONS = {}
 for module in MODULES:
