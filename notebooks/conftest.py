@@ -44,6 +44,8 @@ class Text(str):
 def tolerant(sanitize):
     def wrapped(cell, output):
         clean = sanitize(cell, output)
+        if isinstance(clean, str) and "srcdoc=" in clean:
+            return ""  # an explorer: what it says in words is compared, its data is not
         return Text(clean) if isinstance(clean, str) else clean
 
     return wrapped

@@ -170,7 +170,7 @@ RECIPES = {
         gain=0.5,
         augment=Augment(rotate=12, scale=0.12, shear=12, translate=0.08),
     ),
-    "shapes": Recipe(epochs=30, lr=3e-3, position_std=0.2, augment=Augment(shift=2, flip=True)),
+    "shapes": Recipe(epochs=30, lr=3e-3, augment=Augment(shift=2, flip=True)),
     "cifar10": Recipe(
         model="Mini/4", epochs=200, batch=1024, lr=2e-3, smoothing=0.1, ema=0.999, augment=PHOTO
     ),
