@@ -109,6 +109,12 @@ def test_the_similarities_are_those_of_the_table(shown, quick):
     assert held["low"] == pytest.approx(truth.min(), abs=1e-6) and held["high"] == 1
 
 
+@pytest.mark.parametrize("grid", [GRID, (1, 1)])
+def test_places_that_are_all_alike_are_shown_as_such(shown, quick, grid):
+    held = data_of(shown("positions", torch.ones(grid[0] * grid[1], 7), grid))
+    assert (unpack(held["similarity"], np.uint8, -1) == 255).all() and held["low"] == 0.99
+
+
 def weights_of(held):
     """The attention that an explorer holds: (L, K, T, T), and how exact each row is."""
     shape = held["layers"], held["heads"], held["prefixLen"] + N

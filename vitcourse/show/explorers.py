@@ -63,7 +63,7 @@ def explore_positions(table, grid, alt):
     """
     grid = checked_grid(grid)
     similarity = cosines(checked_table(table, grid))
-    low, high = float(similarity.min()), 1.0
+    low, high = min(float(similarity.min()), 0.99), 1.0  # a scale needs two ends
     start = grid[0] // 2 * grid[1] + grid[1] // 2
     data = {
         "similarity": pack(levels(similarity, low, high)),

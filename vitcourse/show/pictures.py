@@ -13,13 +13,17 @@ def attention_overlay(image, heat, title=""):
     pixels = image.expand(3, -1, -1).permute(1, 2, 0).clamp(0, 1).cpu().numpy()
     heat = heat - heat.min()
     heat = heat / heat.max().clamp(min=1e-9)
-    heat = F.interpolate(heat[None, None].float(), image.shape[-2:], mode="bilinear")[0, 0].cpu()
+    height, width = image.shape[-2:]
+    finer = -(-256 // max(height, width))  # a small picture keeps its pixels, its heat is smooth
+    size = (height * finer, width * finer)
+    heat = F.interpolate(heat[None, None].float(), size, mode="bilinear")[0, 0].cpu()
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.imshow(pixels)
         right.imshow(pixels)
-        right.imshow(heat.numpy(), cmap="inferno", alpha=0.55)
+        place = (-0.5, width - 0.5, height - 0.5, -0.5)
+        right.imshow(heat.numpy(), cmap="inferno", alpha=0.55, extent=place)
         left.set_title(title)
         right.set_title("where the class token looks")
         for axes in (left, right):

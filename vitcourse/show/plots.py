@@ -95,6 +95,9 @@ def lines(series, x, y, log=""):
         axes.set(xlabel=x, ylabel=y)
         if "x" in log:
             axes.set_xscale("log")
+            if len(set(xs)) < 8:
+                axes.set_xticks(list(xs), [f"{x:g}" for x in xs], minor=False)
+                axes.minorticks_off()
         if "y" in log:
             axes.set_yscale("log")
         if len(series) > 1:
@@ -102,10 +105,10 @@ def lines(series, x, y, log=""):
     return drawing
 
 
-def bars(values, label, spread=None, mark=None):
+def bars(values, label, spread=None, mark=None, limit=None):
     """Horizontal bars: `values` maps a name to its height; `spread` to its error: a Figure.
 
-    `mark` draws a dashed line, such as chance, across all bars.
+    `mark` draws a dashed line, such as chance, across all bars; the scale ends at `limit`.
     """
     names = list(values)
     with matplotlib.rc_context(STYLE):
@@ -114,7 +117,7 @@ def bars(values, label, spread=None, mark=None):
         errors = [spread[name] for name in names] if spread else None
         axes.barh(names, [values[name] for name in names], xerr=errors, height=0.65)
         axes.invert_yaxis()
-        axes.set_xlabel(label)
+        axes.set(xlabel=label, xlim=(0, limit))
         if mark is not None:
             axes.axvline(mark, color="black", linestyle="--", linewidth=1)
     return drawing
