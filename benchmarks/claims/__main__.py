@@ -78,8 +78,8 @@ def run(name):
 
 def summary(values):
     """Mean and spread of a figure over the seeds, and the figure of each seed."""
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
     each = [round(float(value), 5) for value in values]
+    spread = statistics.stdev(each) if len(each) > 1 else 0.0
     return {"mean": round(statistics.mean(each), 5), "spread": round(spread, 5), "each": each}
 
 
