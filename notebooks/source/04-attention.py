@@ -684,9 +684,9 @@ for label in (3, 0, 4):
     answer = shapes.classes[logits[i].argmax()]
     titles += [f"it says: {answer}", "head 0", "head 1", "head 2"]
 alt = (
-    "Three pictures, each beside three copies lit by one head. On the blue square heads "
-    "0 and 1 light patches inside, head 2 the right edge. On the red circle and the red "
-    "triangle each head lights one or two patches at the edge, not the same ones."
+    "Three pictures, each beside three copies lit by one head. On the blue square "
+    "heads 0 and 1 light patches inside, head 2 the right edge. On the red circle and "
+    "the red triangle each head lights one or two patches at the edge."
 )
 show.figure(show.images(pictures, titles, columns=4, size=1.6), alt)
 
