@@ -120,16 +120,33 @@ def share_of_rows_and_columns(alike):
     return flat[same & other].mean().item(), flat[~same].mean().item()
 
 
-def test_places_in_one_row_or_column_resemble_each_other_after_training():
-    model = trained("shapes")
-    grid = model.cfg.grid
-    same, other = share_of_rows_and_columns(probe.position_similarity(model.position.table, grid))
-    assert same > other + 0.05
+def test_centred_similarity_is_that_of_what_is_left_without_the_mean():
     torch.manual_seed(0)
-    same, other = share_of_rows_and_columns(
-        probe.position_similarity(torch.randn_like(model.position.table), grid)
+    table = torch.randn(1, 2 + 15, 8) + 3
+    places = table[0, 2:]
+    left = (places - places.mean(dim=0))[None]
+    torch.testing.assert_close(
+        probe.position_similarity(table, (3, 5), centre=True),
+        probe.position_similarity(left, (3, 5)),
     )
-    assert abs(same - other) < 0.05, "a random table knows nothing of rows"
+    assert probe.position_similarity(table, (3, 5)).mean() > 0.8
+    assert probe.position_similarity(table, (3, 5), centre=True).mean().abs() < 0.1
+
+
+def test_places_in_one_row_or_column_resemble_each_other_after_training():
+    """What all places share hides it: it shows once the mean of all places is taken away."""
+    model = trained("shapes")
+    grid, table = model.cfg.grid, model.position.table
+
+    def gap(table):
+        similarity = probe.position_similarity(table, grid, centre=True)
+        same, other = share_of_rows_and_columns(similarity)
+        return same - other
+
+    assert gap(table) > 0.05
+    for seed in range(10):
+        torch.manual_seed(seed)
+        assert abs(gap(torch.randn_like(table))) < 0.03, "a random table knows nothing of rows"
     same, other = share_of_rows_and_columns(probe.position_similarity(sincos(48, (8, 8)), (8, 8)))
     assert same > other + 0.05
 
@@ -198,3 +215,24 @@ def test_without_positions_the_order_of_kept_tokens_does_not_matter():
     order = torch.randperm(24)
     with torch.no_grad():
         torch.testing.assert_close(probe.with_tokens(model, images, order), model(images))
+
+
+def test_leaving_one_out_is_the_model_without_that_patch():
+    model = random_vit()
+    images, labels = torch.randn(3, 3, 16, 24), torch.tensor([5, 0, 2])
+    falls = probe.leave_one_out(model, images, labels)
+    assert falls.shape == (3, 24)
+    with torch.no_grad():
+        keep = torch.tensor([i for i in range(24) if i != 17])
+        left = probe.with_tokens(model, images, keep)
+        by_hand = [(model(images) - left)[i, k] for i, k in enumerate(labels.tolist())]
+    torch.testing.assert_close(falls[:, 17], torch.stack(by_hand))
+
+
+def test_a_patch_that_nothing_reads_does_nothing():
+    """Where no token looks at another, patches do not matter to the class token."""
+    model = random_vit()
+    for block in model.blocks:
+        torch.nn.init.zeros_(block.attn.proj.weight)
+    falls = probe.leave_one_out(model, torch.randn(2, 3, 16, 24), torch.tensor([1, 6]))
+    torch.testing.assert_close(falls, torch.zeros(2, 24))

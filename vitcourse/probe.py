@@ -72,10 +72,15 @@ def attention_distance(weights, grid, patch=1):
     return (among * apart).sum(dim=-1).mean(dim=-1)
 
 
-def position_similarity(table, grid):
-    """How alike the vectors of two places are, by cosine: (N, D) or (1, R+N, D) -> (h, w, h, w)."""
+def position_similarity(table, grid, centre=False):
+    """How alike the vectors of two places are, by cosine: (N, D) or (1, R+N, D) -> (h, w, h, w).
+
+    `centre` first takes away the mean of all places: what they share hides how they differ.
+    """
     h, w = grid
     rows = table.detach().reshape(-1, table.shape[-1])[-h * w :]  # (N, D)
+    if centre:
+        rows = rows - rows.mean(dim=0)
     rows = F.normalize(rows, dim=-1)
     return (rows @ rows.T).reshape(h, w, h, w)
 
@@ -127,3 +132,18 @@ def with_tokens(model, images, keep):
     for block in model.blocks:
         x = block(x)
     return model.head(model.norm(x), (1, keep.shape[1]))
+
+
+@torch.no_grad()
+def leave_one_out(model, images, labels):
+    """What each patch does for the right class: images (B, C, H, W), labels (B,) -> (B, N).
+
+    How far the logit of the label falls when this patch alone is taken away. Below zero: it rises.
+    """
+    chosen = torch.arange(len(labels)), labels
+    whole = model(images)[chosen]  # (B,)
+    everything = torch.arange(model.patch_embed(images[:1])[0].shape[1])
+    falls = [
+        whole - with_tokens(model, images, everything[everything != i])[chosen] for i in everything
+    ]
+    return torch.stack(falls, dim=1)  # (B, N)

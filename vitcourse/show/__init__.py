@@ -3,10 +3,12 @@
 from vitcourse.show.curves import loss_curves
 from vitcourse.show.explorers import explore_attention, explore_patches, explore_positions
 from vitcourse.show.figures import figure, patch_grid
+from vitcourse.show.inside import attention, attention_maps, head_distances
 from vitcourse.show.pictures import attention_overlay, confusion_matrix
 from vitcourse.show.plots import bars, heatmaps, images, lines
 from vitcourse.show.recorded import origin, recorded
 
-__all__ = ["attention_overlay", "bars", "confusion_matrix", "explore_attention"]
-__all__ += ["explore_patches", "explore_positions", "figure", "heatmaps", "images", "lines"]
-__all__ += ["loss_curves", "origin", "patch_grid", "recorded"]
+__all__ = ["attention", "attention_maps", "attention_overlay", "bars", "confusion_matrix"]
+__all__ += ["explore_attention", "explore_patches", "explore_positions", "figure"]
+__all__ += ["head_distances", "heatmaps", "images", "lines", "loss_curves", "origin"]
+__all__ += ["patch_grid", "recorded"]
