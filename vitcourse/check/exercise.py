@@ -41,8 +41,9 @@ class Mistake:
 class Exercise:
     """A task for the learner. `reference` is the package's own code, which is the solution.
 
-    `kind` is "function", "module" or "number". `solution` is what `check.solution` shows, where
-    that is not the reference itself. A module must give its parameters the reference's names.
+    `kind` is "function", "module", "number" or "name". `solution` is what `check.solution` shows,
+    where that is not the reference itself. A module must give its parameters the reference's names.
+    A name is one of several, of which all others are mistakes; `evidence` says what speaks for it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Exercise:
     kind: str = "function"
     solution: object = None
     tolerance: float = 1e-5
+    evidence: str = ""
 
     @property
     def version(self):
@@ -69,6 +71,8 @@ class Exercise:
         shown = self.solution or self.reference
         if self.kind == "number":
             return f"{self.name} = {self.reference}\n"
+        if self.kind == "name":
+            return f'{self.name} = "{self.reference}"\n'
         parts = shown if isinstance(shown, tuple) else (shown,)
         return "\n\n".join(inspect.getsource(part) for part in parts)
 

@@ -56,6 +56,9 @@ def judge(exercise, answer):
             if exercise.kind == "number":
                 judge_number(exercise, answer)
                 return Verdict("right", f"right: {exercise.reference}")
+            if exercise.kind == "name":
+                judge_name(exercise, answer)
+                return Verdict("right", f"right: {exercise.reference}. {exercise.evidence}")
             return Verdict("right", judge_code(exercise, answer))
     except NotAttempted:
         text = f'not attempted yet. For a hint: check.hint("{exercise.name}")'
@@ -88,6 +91,25 @@ def judge_number(exercise, answer):
             raise Wrong(mistake.sentence, mistake.name)
     size = "too large" if answer > exercise.reference else "too small"
     raise Wrong(f"{answer:g} is {size}. Write down, step by step, what is counted")
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+def judge_name(exercise, answer):
+    """A name is right, or one that something speaks against, or none of those to choose from."""
+    if answer is None or answer is ...:
+        raise NotAttempted
+    if not isinstance(answer, str):
+        raise Wrong(f"the answer is a name, as text in quotes, yours is {kind_of(answer)}")
+    answer = " ".join(answer.split()).lower()
+    if answer == exercise.reference.lower():
+        return
+    for mistake in exercise.mistakes:
+        if answer == mistake.implementation.lower():
+            raise Wrong(mistake.sentence, mistake.name)
+    names = sorted([exercise.reference, *(m.implementation for m in exercise.mistakes)])
+    raise Wrong(f"{answer!r} is none of the names: {', '.join(names)}")
 
 
 # Functions and modules ---------------------------------------------------------------------------

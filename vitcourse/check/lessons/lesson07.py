@@ -28,44 +28,53 @@ def cosine(part):
 
 
 def line_from_zero(step, steps, warm, highest):
+    """A warm-up that begins at zero, so that the first step learns nothing."""
     falling = cosine((step - warm) / (steps - warm))
     return highest * torch.where(step < warm, step / max(warm, 1), falling)
 
 
 def highest_too_early(step, steps, warm, highest):
+    """The highest rate one step before the cosine begins."""
     falling = cosine((step - warm) / (steps - warm))
     return highest * torch.where(step < warm, (step + 1) / max(warm, 1), falling)
 
 
 def cosine_of_all_steps(step, steps, warm, highest):
+    """A cosine that is counted from the first step."""
     return highest * torch.where(step < warm, (step + 1) / (warm + 1), cosine(step / steps))
 
 
 def cosine_not_to_zero(step, steps, warm, highest):
+    """A cosine that is cut off before it reaches zero."""
     falling = cosine((step - warm) / steps)
     return highest * torch.where(step < warm, (step + 1) / (warm + 1), falling)
 
 
 def cosine_below_zero(step, steps, warm, highest):
+    """A whole wave: the rate becomes negative."""
     falling = torch.cos(torch.pi * (step - warm) / (steps - warm))
     return highest * torch.where(step < warm, (step + 1) / (warm + 1), falling)
 
 
 def quarter_wave(step, steps, warm, highest):
+    """A quarter of a wave in place of half of one."""
     falling = torch.cos(torch.pi / 2 * (step - warm) / (steps - warm))
     return highest * torch.where(step < warm, (step + 1) / (warm + 1), falling)
 
 
 def straight_down(step, steps, warm, highest):
+    """A straight line down."""
     falling = 1 - (step - warm) / (steps - warm)
     return highest * torch.where(step < warm, (step + 1) / (warm + 1), falling)
 
 
 def no_warm_up(step, steps, warm, highest):
+    """The cosine from the first step on."""
     return highest * cosine(step / steps)
 
 
 def constant_after(step, steps, warm, highest):
+    """The warm-up, and no cosine."""
     return highest * torch.clamp((step + 1) / (warm + 1), max=1)
 
 
@@ -166,36 +175,44 @@ def smooth_labels(labels, classes, smoothing):
 
 
 def spread_over_others(labels, classes, smoothing):
+    """The share spread over the wrong classes only."""
     right = F.one_hot(labels, classes).float()
     return right * (1 - smoothing) + (1 - right) * smoothing / (classes - 1)
 
 
 def without_own_share(labels, classes, smoothing):
+    """The right class without its part of what is spread."""
     right = F.one_hot(labels, classes).float()
     return right * (1 - smoothing) + (1 - right) * smoothing / classes
 
 
 def nothing_taken(labels, classes, smoothing):
+    """Spread, and not taken from the right class."""
     return F.one_hot(labels, classes).float() + smoothing / classes
 
 
 def taken_from_right_alone(labels, classes, smoothing):
+    """Taken from the right class, and not spread."""
     return F.one_hot(labels, classes).float() * (1 - smoothing)
 
 
 def not_divided(labels, classes, smoothing):
+    """Every class given all that is spread."""
     return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing
 
 
 def exchanged(labels, classes, smoothing):
+    """The share that stays and the share that is spread exchanged."""
     return F.one_hot(labels, classes).float() * smoothing + (1 - smoothing) / classes
 
 
 def not_smoothed(labels, classes, smoothing):
+    """The labels as they are."""
     return F.one_hot(labels, classes).float()
 
 
 def classes_of_batch(labels, classes, smoothing):
+    """As many classes as the batch happens to hold."""
     return F.one_hot(labels).float() * (1 - smoothing) + smoothing / classes
 
 
@@ -412,30 +429,36 @@ def ema(average, weights, step, keep):
 
 
 def ema_exchanged(average, weights, step, keep):
+    """The parts of the past and of the present exchanged."""
     part = min(keep, (1 + step) / (10 + step))
     return (1 - part) * average + part * weights
 
 
 def ema_from_the_start(average, weights, step, keep):
+    """The past kept in full from the first step."""
     return keep * average + (1 - keep) * weights
 
 
 def ema_of_larger(average, weights, step, keep):
+    """The larger of the two parts."""
     part = max(keep, (1 + step) / (10 + step))
     return part * average + (1 - part) * weights
 
 
 def ema_of_step_alone(average, weights, step, keep):
+    """A part that only grows with the steps."""
     part = (1 + step) / (10 + step)
     return part * average + (1 - part) * weights
 
 
 def ema_all_new(average, weights, step, keep):
+    """All of the present added."""
     part = min(keep, (1 + step) / (10 + step))
     return part * average + weights
 
 
 def ema_one_late(average, weights, step, keep):
+    """A part that is one step behind."""
     part = min(keep, step / (9 + step))
     return part * average + (1 - part) * weights
 
