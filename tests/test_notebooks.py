@@ -233,6 +233,23 @@ def test_build(course, capsys):
     assert notebooks.main(["two"]) == 2
 
 
+def test_new_text_keeps_the_outputs_and_new_code_does_not(course, capsys):
+    notebooks.main([])
+    path = notebooks.NOTEBOOKS / "papers" / "one.ipynb"
+    stored = nbformat.read(path, as_version=4)
+    stored.cells[1].outputs[0].text = "from the last run\n"
+    nbformat.write(stored, path)
+    course.write_text(SOURCE.replace("A lesson", "Another lesson"))
+    assert notebooks.main([]) == 0 and "text renewed" in capsys.readouterr().out
+    renewed = nbformat.read(path, as_version=4)
+    assert renewed.cells[0].source == "# Another lesson"
+    assert renewed.cells[1].outputs[0].text == "from the last run\n"
+    assert not problems(renewed) and notebooks.main(["--check"]) == 0
+    course.write_text(SOURCE.replace("1 + 1", "1 + 2"))
+    notebooks.main([])
+    assert nbformat.read(path, as_version=4).cells[1].outputs[0].text == "42\n"
+
+
 def test_a_failing_lesson_is_not_written(course):
     course.write_text("# %%\n1 / 0\n")
     with pytest.raises(Exception, match="ZeroDivisionError"):

@@ -201,8 +201,16 @@ print("truth:  ", digits.test_labels[12:20].tolist())
 # | [05 the encoder block](05-encoder-block.ipynb) | the block | what turns attention into a layer? |
 # | [06 the whole ViT](06-vision-transformer.ipynb) | the model | is it the published one? |
 #
-# Each builds on those before it and takes 30 to 60 minutes. Later lessons train the model, look inside
-# it and change it; the README lists those that are there.
+# Each builds on those before it and takes 30 to 60 minutes. Then the model is put to work:
+#
+# | lesson | you do | the question |
+# |---|---|---|
+# | [07 training on a GPU](07-training.ipynb) | train it well | what does each ingredient add? |
+# | [08 break it](08-break-it.ipynb) | find bugs | which signal gives an error away? |
+# | [09 fine-tuning](09-fine-tuning.ipynb) | train it on | what do few images need? |
+# | [10 from one GPU to many](10-many-gpus.ipynb) | share the work | what must the GPUs tell each other? |
+# | [11 looking inside](11-looking-inside.ipynb) | look inside | what has it learned? |
+# | [12 what it withstands](12-what-it-withstands.ipynb) | disturb it | what does it need, and what breaks it? |
 
 # %% [markdown] name="alone-or-in-class"
 # ## Alone or in class

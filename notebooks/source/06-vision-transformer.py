@@ -608,4 +608,4 @@ print("ok: it wavers here, and is more than 90 % sure of half of the digits")
 # - Right shapes, a first loss of ln(classes) and one batch learnt by heart are needed, and do not prove
 #   a model. Equal logits with random weights do.
 #
-# Before: [05 the encoder block](05-encoder-block.ipynb). Next: lesson 07, training on a GPU.
+# Before: [05 the encoder block](05-encoder-block.ipynb). Next: [07 training on a GPU](07-training.ipynb).

@@ -785,4 +785,4 @@ print("ok: the same weights as without the power cut, to the bit")
 # - Memory: four times the weights, and 16 · T · D numbers for each image and block.
 # - A run that can be resumed to the bit keeps the optimizer, and draws its batches from the step's number.
 #
-# Before: [06 the whole Vision Transformer](06-vision-transformer.ipynb). Next: lesson 08, break it.
+# Before: [06 the whole Vision Transformer](06-vision-transformer.ipynb). Next: [08 break it](08-break-it.ipynb).

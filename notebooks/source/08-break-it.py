@@ -476,4 +476,4 @@ check.diagnose_3(diagnose_3)
 #   that gives the same twice: each takes a second.
 # - What has the right size and the wrong place is found by comparison with a reference alone.
 #
-# Before: [07 training](07-training.ipynb). Next: lesson 09, fine-tuning and higher resolution.
+# Before: [07 training](07-training.ipynb). Next: [09 fine-tuning](09-fine-tuning.ipynb).

@@ -1,6 +1,7 @@
 """Build the lessons: notebooks/source/NAME.py (text) -> notebooks/NAME.ipynb (executed).
 
-    python -m vitcourse.lab.notebooks             build what differs from its source
+    python -m vitcourse.lab.notebooks             build what differs from its source; where only
+                                                  text does, nothing is executed
     python -m vitcourse.lab.notebooks 00 01       build these
     python -m vitcourse.lab.notebooks --all       build all
     python -m vitcourse.lab.notebooks --check     execute nothing, say what differs; exit code 1
@@ -71,6 +72,27 @@ def differs(source):
     return cells(built) != cells(read(source))
 
 
+def keep_outputs(notebook, path):
+    """Take the outputs from the notebook that is there, if its code is the same: whether it is."""
+    if not path.is_file():
+        return False
+    built = nbformat.read(path, as_version=4)
+    old, new = ([c for c in n.cells if c.cell_type == "code"] for n in (built, notebook))
+    if [(c.id, c.source, c.metadata) for c in old] != [(c.id, c.source, c.metadata) for c in new]:
+        return False
+    for cell, stored in zip(new, old, strict=True):
+        cell.outputs, cell.execution_count = stored.outputs, stored.execution_count
+    notebook.metadata = built.metadata
+    return True
+
+
+def write(notebook, path):
+    """Write a notebook in one step."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(nbformat.writes(notebook) + "\n")
+    os.replace(partial, path)
+
+
 def build(source):
     """Execute a text from top to bottom in a new kernel, and write the notebook."""
     from nbclient import NotebookClient
@@ -87,9 +109,7 @@ def build(source):
     path.parent.mkdir(parents=True, exist_ok=True)
     client.execute(env={**os.environ, **QUIET})
     notebook.metadata.language_info = client.nb.metadata.language_info
-    partial = path.with_suffix(".partial")
-    partial.write_text(nbformat.writes(notebook) + "\n")
-    os.replace(partial, path)
+    write(notebook, path)
 
 
 def main(arguments=None):
@@ -109,6 +129,11 @@ def main(arguments=None):
         name = target(source).relative_to(ROOT)
         if args.check:
             print(f"{name} differs from its source: run make notebooks")
+            continue
+        text_only = read(source)
+        if not (args.all or args.names) and keep_outputs(text_only, target(source)):
+            write(text_only, target(source))
+            print(f"{name}: text renewed, its code has not changed")
             continue
         start = time.perf_counter()
         build(source)
