@@ -8,7 +8,9 @@ import sys
 import time
 from functools import partial
 
+import nbformat
 import pytest
+from nbformat.sign import NotebookNotary
 
 from vitcourse.lab import workspace
 
@@ -377,3 +379,27 @@ def test_planted_errors_are_noticed(tmp_path, monkeypatch):
         with monkeypatch.context() as patch, pytest.raises(AssertionError):
             patch.setattr(place, name, wrong)
             kill_everywhere(tmp_path / str(number))
+
+
+# Trust ------------------------------------------------------------------------------------------
+
+
+def test_unchanged_copies_are_trusted_and_others_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    (tmp_path / "notebooks").mkdir()
+    code = nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("display_data")])
+    nbformat.write(nbformat.v4.new_notebook(cells=[code]), tmp_path / "notebooks" / "00-a.ipynb")
+    workspace.copy_lessons(tmp_path)
+    copy = nbformat.read(tmp_path / "work" / "00-a.ipynb", as_version=4)
+    assert not NotebookNotary().check_signature(copy)
+    workspace.trust_lessons(tmp_path)
+    assert NotebookNotary().check_signature(copy)
+    copy.cells[0].outputs[0].data["text/html"] = "<script>alert(1)</script>"
+    assert not NotebookNotary().check_signature(copy)
+
+
+def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "file"))
+    workspace.trust_lessons(tmp_path)
