@@ -286,7 +286,7 @@ def test_a_mistake_is_named():
 def test_there_are_enough_exercises():
     kinds = [exercise.kind for exercise in check.EXERCISES.values()]
     assert len(kinds) >= 40 and kinds.count("module") >= 8
-    assert kinds.count("number") + kinds.count("name") <= len(kinds) / 4
+    assert kinds.count("number") <= len(kinds) / 4
     for name, exercise in check.EXERCISES.items():
         assert name == exercise.name and name not in dir(check.store)
         assert len(exercise.mistakes) >= 3 and len(exercise.hints) >= 3, name
