@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+from vitcourse import papers
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 NAMES = ("vitcourse", "timm", "torchvision", "transformers")
@@ -50,7 +52,7 @@ def digits(results=RESULTS):
     return "\n".join([*lines, "", below])
 
 
-TABLES = {"throughput": throughput, "digits": digits}
+TABLES = {"papers": papers.table, "throughput": throughput, "digits": digits}
 
 
 def fill(text):

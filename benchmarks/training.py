@@ -25,7 +25,7 @@ from vitcourse.train import Recipe, build_model, classify, decay_groups
 from vitcourse.train.batches import Batches
 from vitcourse.train.device import pick_precision
 from vitcourse.train.environment import environment
-from vitcourse.train.loop import State, train_step
+from vitcourse.train.loop import Objective, State, train_step
 
 AUGMENT = Augment(shift=4, flip=True, cutmix=1.0)
 SHAPES = {  # model, image, classes, batch on the CPU, batch on CUDA
@@ -65,12 +65,13 @@ def make_step(model, recipe, data, device, compiled, given):
     precision = pick_precision("auto", device)
     scaler = torch.amp.GradScaler(device.type, enabled=False)
     batches, state = Batches(data, recipe, device), State(model, None, optimizer, scaler)
-    network, stream = torch.compile(model) if compiled else model, batches.since(0)
+    objective, stream = Objective(model, classify), batches.since(0)
+    objective = torch.compile(objective) if compiled else objective
     ready = next(stream)
 
     def run():
         batch = ready if given else next(stream)
-        train_step(network, batch, recipe, classify, recipe.lr, state, precision)
+        train_step(objective, batch, recipe, recipe.lr, state, precision)
         state.step += 1
 
     return run

@@ -18,7 +18,7 @@ os.environ["VITCOURSE_PROGRESS"] = ""  # a learner's progress is not touched
 os.environ["PYTHONPATH"] = str(Path(__file__).parent / "offline")
 
 SECONDS = defaultdict(float)  # by notebook
-LIMIT = {"default": 45, "18": 75, "19": 75, "20": 75}  # of one thread that is not disturbed
+LIMIT = {"default": 45, "papers": 25, "18": 75, "19": 75, "20": 75}  # of an undisturbed thread
 SLACK = 2  # the machine may be busy
 
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
@@ -75,7 +75,11 @@ def pytest_sessionfinish(session):
 def too_slow():
     """The notebooks that took longer than a lesson may."""
     return [
-        notebook
-        for notebook, seconds in SECONDS.items()
-        if seconds > SLACK * LIMIT.get(os.path.basename(notebook)[:2], LIMIT["default"])
+        notebook for notebook, seconds in SECONDS.items() if seconds > SLACK * limit(Path(notebook))
     ]
+
+
+def limit(notebook):
+    """How many seconds a notebook may take."""
+    kind = "papers" if notebook.parent.name == "papers" else notebook.name[:2]
+    return LIMIT.get(kind, LIMIT["default"])

@@ -36,9 +36,12 @@ class ShapeComments:
         self.unseen, self.errors = set(self.statements), []
 
     @contextmanager
-    def tracing(self, **sizes):
-        """Check every statement that runs. Axes not in `sizes` are bound where first met."""
-        self.sizes = sizes
+    def tracing(self, each_call=False, **sizes):
+        """Check every statement that runs. Axes not in `sizes` are bound where first met.
+
+        With `each_call` they are bound anew in each call of a function: where stages differ.
+        """
+        self.sizes, self.each_call = sizes, each_call
         before = sys.gettrace()
         sys.settrace(
             lambda frame, *_: self.watch() if frame.f_code.co_filename == self.path else None
@@ -50,16 +53,17 @@ class ShapeComments:
 
     def watch(self):
         pending = None
+        sizes = dict(self.sizes) if self.each_call else self.sizes
 
         def local(frame, event, value):
             nonlocal pending
             if event == "exception":
                 pending = None
             elif pending and not pending <= frame.f_lineno <= self.statements[pending][0]:
-                self.check(pending, frame, None)
+                self.check(pending, frame, None, sizes)
                 pending = None
             elif pending and event == "return":
-                self.check(pending, frame, value)
+                self.check(pending, frame, value, sizes)
                 pending = None
             if event == "line" and frame.f_lineno in self.statements:
                 pending = frame.f_lineno
@@ -67,19 +71,23 @@ class ShapeComments:
 
         return local
 
-    def check(self, line, frame, value):
+    def check(self, line, frame, value, sizes):
         _, names, axes = self.statements[line]
         self.unseen.discard(line)
         values = [frame.f_locals[name] for name in names] if names else [value]
         for tensor in values:
             assert isinstance(tensor, torch.Tensor), f"line {line} has a shape but no tensor"
             shape = tuple(tensor.shape)
-            if len(shape) != len(axes) or not all(map(self.fits, axes, shape)):
+            if len(shape) != len(axes) or not all(
+                fits(axis, size, sizes) for axis, size in zip(axes, shape, strict=True)
+            ):
                 needed = f"({', '.join(axes)})"
-                self.errors.append(f"line {line}: {shape} is not {needed} with {self.sizes}")
+                self.errors.append(f"line {line}: {shape} is not {needed} with {sizes}")
 
-    def fits(self, axis, size):
-        if axis.isidentifier():
-            return self.sizes.setdefault(axis, size) == size
-        expression = re.sub(r"(\d)([A-Za-z])", r"\1*\2", axis)  # 2T-1 is 2*T-1
-        return eval(expression, {}, self.sizes) == size
+
+def fits(axis, size, sizes):
+    """Whether an axis is as long as its comment says; a name that is new is bound."""
+    if axis.isidentifier():
+        return sizes.setdefault(axis, size) == size
+    expression = re.sub(r"(\d)([A-Za-z])", r"\1*\2", axis)  # 2T-1 is 2*T-1
+    return eval(expression, {}, sizes) == size

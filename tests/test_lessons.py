@@ -1,6 +1,7 @@
 """The lessons as texts, and as a learner who solved everything runs them."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -10,12 +11,17 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tests.lessons import exercises, faults, tags
+from vitcourse import papers
 from vitcourse.lab import notebooks
 
 SOURCES = [source for source in notebooks.sources() if source.parent.name == "source"]
 NAMES = [source.stem for source in SOURCES]
 FILES = {f"{name}.ipynb" for name in NAMES}
 WITH_CODE = [source for source in SOURCES if exercises(notebooks.read(source))]
+PAPERS = [source for source in notebooks.sources() if source.parent.name == "papers"]
+PAPER_NAMES = [source.stem for source in PAPERS]
+PARTS = ["The equation", "The difference", "The proof", "An experiment"]
+PARTS += ["What the authors report", "Remember"]
 
 SOLVED = "from vitcourse.check import EXERCISES\n\n{answer} = EXERCISES[{name!r}].reference"
 UNTRAINED = """import torch
@@ -25,10 +31,27 @@ for optimizer in torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW:
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 def test_the_text(source):
-    assert not list(faults(notebooks.read(source), source.stem[:2], FILES))
+    files = FILES | {f"papers/{name}.ipynb" for name in PAPER_NAMES}
+    assert not list(faults(notebooks.read(source), source.stem[:2], files))
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+@pytest.mark.parametrize("source", PAPERS, ids=PAPER_NAMES)
+def test_the_text_of_a_paper(source):
+    notebook = notebooks.read(source)
+    files = {f"{name}.ipynb" for name in PAPER_NAMES} | {f"../{name}" for name in FILES}
+    assert not list(faults(notebook, "paper", files))
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert re.findall(r"^#+ (.+)$", text, re.M)[1:] == PARTS
+    paper = papers.papers()[source.stem]
+    for part in (paper.title, paper.link, "$$", "**The question.**", f"../{paper.lesson}-"):
+        assert part in text, part
+
+
+def test_each_paper_has_its_notebook():
+    assert set(PAPER_NAMES) == set(papers.papers())
+
+
+@pytest.mark.parametrize("source", SOURCES + PAPERS, ids=NAMES + PAPER_NAMES)
 def test_spelling(source):
     run = subprocess.run(
         [sys.executable, "-m", "codespell_lib", source], capture_output=True, text=True
@@ -42,7 +65,7 @@ def test_a_spelling_error_is_noticed(tmp_path):
     assert subprocess.run(command, capture_output=True).returncode != 0
 
 
-@pytest.mark.parametrize("source", WITH_CODE, ids=[source.stem for source in WITH_CODE])
+@pytest.mark.parametrize("source", WITH_CODE + PAPERS, ids=lambda source: source.stem)
 def test_solved_but_untrained(source):
     """Every check says right; and every bound on what training gives fails where none took place.
 
@@ -55,7 +78,7 @@ def test_solved_but_untrained(source):
             ((name, answer),) = exercises(new_notebook(cells=[cell])).items()
             stub.source = SOLVED.format(name=name, answer=answer)
     notebook.cells.insert(0, new_code_cell(UNTRAINED))
-    folder = {"metadata": {"path": str(notebooks.NOTEBOOKS)}}
+    folder = {"metadata": {"path": str(notebooks.target(source).parent)}}
     client = NotebookClient(
         notebook, timeout=300, kernel_name="python3", allow_errors=True, resources=folder
     )

@@ -21,6 +21,15 @@ def test_the_map_marks_the_lessons_that_exist():
     assert lessons == set(re.findall(r"\((notebooks/[\w-]+\.ipynb)\)", README))
 
 
+def test_the_numbers_of_proofs_are_those_of_the_tests():
+    from tests import test_papers
+    from vitcourse import papers
+
+    words = " ".join(README.split())
+    assert f"all {len(papers.names())} published configurations" in words
+    assert f"the {len(test_papers.PROOFS)} proofs notices an error" in words
+
+
 def test_its_code_runs():
     block = re.search(r"```python\n(import torch\n.*?)```", README, re.S)[1]
     names = {}

@@ -292,6 +292,37 @@ def test_two_processes_are_one_and_survive(tmp_path):
         torch.testing.assert_close(tensor, other, rtol=1e-3, atol=1e-4)
 
 
+DISTILLED = """
+import sys
+import torch
+from tests.runs import RECIPE, few_digits
+from vitcourse.papers.deit import DistilledDeiT, distillation
+from vitcourse.train import build_model, fit, leave
+torch.set_num_threads(1)
+recipe, data = RECIPE.but(drop_path=0.0, epochs=2), few_digits()
+teacher = build_model(recipe.but(seed=5, gain=1.0), data)
+torch.nn.init.normal_(teacher.head.weight)
+model = build_model(recipe, data, DistilledDeiT)
+step = distillation(teacher, hard=False, weight=0.5)
+fit(model, data, recipe, step, out=sys.argv[1], device="cpu", quiet=True)
+leave()
+"""
+
+
+def test_a_step_that_calls_a_method_of_the_model_is_shared(tmp_path):
+    """Two processes give the run of one, also where the loss needs more than the logits."""
+    (tmp_path / "distilled.py").write_text(DISTILLED)
+    one, two = tmp_path / "one", tmp_path / "two"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for folder, start in ((one, []), (two, launch)):
+        command = [sys.executable, *start, str(tmp_path / "distilled.py"), str(folder)]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+    for mine, theirs in zip(log(one), log(two), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
 def test_processes_that_do_not_share_a_batch():
     from vitcourse.train.batches import Batches
 

@@ -91,3 +91,18 @@ def test_records():
     assert record["rows"]
     with pytest.raises(ValueError, match="recorded are: .*digits"):
         show.recorded("nothing")
+
+
+def test_pairs_that_hold_and_that_do_not():
+    record = {
+        "pairs": {
+            "one is above": {"difference": [0.1, 0.25], "holds": True},
+            "two is above": {"difference": [0.1, -0.25], "holds": False},
+        }
+    }
+    assert show.pairs(record).splitlines() == [
+        "holds with every seed: one is above",
+        "    +0.100  +0.250",
+        "negative result: two is above",
+        "    +0.100  -0.250",
+    ]

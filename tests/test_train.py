@@ -14,12 +14,14 @@ from PIL import Image
 from tests.runs import RECIPE, few_digits, train
 from vitcourse import cli, probe, weights
 from vitcourse.data.augment import Augment
+from vitcourse.parts import LearnedPosition2D, NoPosition
 from vitcourse.show.curves import caption, loss_curves
 from vitcourse.show.pictures import attention_overlay, confusion_matrix
 from vitcourse.train import RECIPES, Recipe, build_model, decay_groups, evaluate, fit
 from vitcourse.train.batches import Batches, seed_of
 from vitcourse.train.device import pick_device, pick_precision
 from vitcourse.train.recipe import learning_rate
+from vitcourse.vit import ViT
 
 SHORT = RECIPE.but(epochs=2, drop_path=0.0, ema=0.0)
 
@@ -71,6 +73,18 @@ def test_every_recipe_builds_a_model(name):
     assert Recipe.from_json(recipe.to_json()) == recipe
     model = build_model(recipe, few_digits(20))
     assert model.position.table.std().item() == pytest.approx(0.88 * recipe.position_std, rel=0.15)
+
+
+def test_a_variant_of_another_size_begins_as_the_recipe_says():
+    recipe, data = RECIPES["smoke"], few_digits(20)
+    model = build_model(recipe, data, ViT.variant(Position=LearnedPosition2D), depth=2, dim=96)
+    assert (len(model.blocks), model.cfg.dim, model.cfg.patch) == (2, 96, 4)
+    for table in (model.position.rows, model.position.columns):
+        assert table.std().item() == pytest.approx(0.88 * recipe.position_std, rel=0.3)
+    model = build_model(recipe, data, ViT.variant(Position=NoPosition))
+    assert not list(model.position.parameters())
+    with pytest.raises(TypeError, match="'width' is not an option"):
+        build_model(recipe, data, width=96)
 
 
 # Batches ----------------------------------------------------------------------------------------

@@ -395,3 +395,14 @@ def test_pretrained_without_a_network_or_a_name(monkeypatch):
         weights.pretrained("vit_s_16")
     with pytest.raises(ValueError, match="IMAGENET1K_V1"):
         weights.pretrained("vit_b_16", tag="V9")
+
+
+def test_the_layouts_of_a_model_come_first():
+    """Also where one has the name of a general layout."""
+
+    class Renamed(ViT):
+        layouts = {"timm": ("patch_embed.proj.weight", weights.rename([("^other$", "prefix")]))}
+
+    model = build(ViT)
+    state = {("other" if n == "prefix" else n): t for n, t in model.state_dict().items()}
+    assert weights.load(build(Renamed), state).layout == "timm"

@@ -234,7 +234,8 @@ def recognise(state, model):
     """Whose names these are: the layout's name and its function."""
     if state.keys() == model.state_dict().keys():
         return "vitcourse", LAYOUTS["vitcourse"][1]
-    layouts = {**getattr(model, "layouts", {}), **LAYOUTS}
+    own = getattr(model, "layouts", {})
+    layouts = own | {name: layout for name, layout in LAYOUTS.items() if name not in own}
     for name, (mark, convert) in layouts.items():
         if any(key == mark or key.endswith(("." + mark, "/" + mark)) for key in state):
             return name, convert

@@ -9,12 +9,15 @@ as such, and the exit code is 1.
 """
 
 import argparse
+import ast
 import hashlib
 import importlib
+import io
 import json
 import statistics
 import sys
 import time
+import tokenize
 from pathlib import Path
 
 import torch
@@ -24,6 +27,7 @@ from vitcourse.train.environment import environment, source_hash
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER.parent / "results"
+PACKAGE = FOLDER.parents[1] / "vitcourse"
 
 
 def names():
@@ -32,8 +36,47 @@ def names():
 
 
 def code_hash(name):
-    """A hash of the file of an experiment."""
-    return hashlib.sha256((FOLDER / f"{name}.py").read_bytes()).hexdigest()
+    """A hash of an experiment's code, and of the papers and experiments that it is built from.
+
+    Comments and docstrings do not count.
+    """
+    digest, files = hashlib.sha256(), [FOLDER / f"{name}.py"]
+    for path in files:  # grows while it is read
+        text = path.read_text()
+        tree = ast.parse(text)
+        files += [other for other in built_from(tree) if other not in files]
+        digest.update(code_only(text, tree).encode())
+    return digest.hexdigest()
+
+
+def built_from(tree):
+    """The files of experiments, papers, losses and stages that a file imports."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            for module in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                first, *rest = module.split(".")
+                if rest and rest[0] in ("papers", "losses", "pyramid") and first == "vitcourse":
+                    found.append(PACKAGE.joinpath(*rest).with_suffix(".py"))
+                elif rest and rest[0] == "claims":
+                    found.append(FOLDER.joinpath(*rest[1:]).with_suffix(".py"))
+    return [path for path in found if path.is_file()]
+
+
+def code_only(text, tree):
+    """A file's text without docstrings, comments and empty lines."""
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
+            node
+        ):
+            first, last = node.body[0].lineno, node.body[0].end_lineno
+            lines[first - 1 : last] = [""] * (last - first + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def recorded(name):
@@ -69,7 +112,13 @@ def run(name):
         "seeds": experiment.SEEDS,
         "cpu_seconds": round(time.process_time() - start, 1),
         "figures": figures,
-        "claims": {text: bool(holds(means)) for text, holds in experiment.CLAIMS.items()},
+        "claims": {
+            text: bool(holds(means)) for text, holds in getattr(experiment, "CLAIMS", {}).items()
+        },
+        "pairs": {
+            text: paired(figures[one], figures[control])
+            for text, (one, control) in getattr(experiment, "PAIRS", {}).items()
+        },
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"claim-{name}.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -81,6 +130,12 @@ def summary(values):
     each = [round(float(value), 5) for value in values]
     spread = statistics.stdev(each) if len(each) > 1 else 0.0
     return {"mean": round(statistics.mean(each), 5), "spread": round(spread, 5), "each": each}
+
+
+def paired(figure, control):
+    """By how much a figure is above its control with each seed, and whether it is with all."""
+    each = [round(a - b, 5) for a, b in zip(figure["each"], control["each"], strict=True)]
+    return {"difference": each, "holds": min(each) > 0}
 
 
 def main(arguments=None):
@@ -104,6 +159,8 @@ def main(arguments=None):
             print(f"{key:40} {figure['mean']:.4f} +- {figure['spread']:.4f}")
         for text, holds in record["claims"].items():
             print(f"{'holds' if holds else 'DOES NOT HOLD'}: {text}")
+        for text, pair in record["pairs"].items():
+            print(f"{'holds' if pair['holds'] else 'negative result'}: {text} {pair['difference']}")
         failed += [text for text, holds in record["claims"].items() if not holds]
     return 1 if failed else 0
 

@@ -20,3 +20,13 @@ def origin(record):
     about = record["environment"]
     where = about.get("gpu") or about["processor"]
     return f"recorded on {about['date']}, {where}, {record['seeds']} seeds: {record['command']}"
+
+
+def pairs(record):
+    """What was expected of pairs of figures, and what was found with each seed, as lines."""
+    lines = []
+    for text, pair in record["pairs"].items():
+        found = "holds with every seed" if pair["holds"] else "negative result"
+        differences = "  ".join(f"{difference:+.3f}" for difference in pair["difference"])
+        lines.append(f"{found}: {text}\n    {differences}")
+    return "\n".join(lines)

@@ -52,6 +52,17 @@ def classify(model, batch):
     return F.cross_entropy(model(batch.images), batch.targets)
 
 
+class Objective(torch.nn.Module):
+    """A model and what is asked of it: batch -> loss. The whole is compiled, and shared by DDP."""
+
+    def __init__(self, model, step):
+        super().__init__()
+        self.model, self.step = model, step
+
+    def forward(self, batch):
+        return self.step(self.model, batch)
+
+
 def fit(
     model,
     data,
@@ -89,13 +100,13 @@ def fit(
     out = open_folder(out, recipe, resume, rank, origin) if out else None
     if resume:
         state.restore(out, quiet or rank > 0)
-    network = model
+    objective = Objective(model, step)
     if world > 1:
-        network = DistributedDataParallel(
-            model, device_ids=[device.index] if device.type == "cuda" else None
+        objective = DistributedDataParallel(
+            objective, device_ids=[device.index] if device.type == "cuda" else None
         )
     if recipe.compile:
-        network = torch.compile(network)
+        objective = torch.compile(objective)
     watcher = Watcher(off=quiet or rank > 0)
     bar = tqdm(
         total=batches.steps,
@@ -110,7 +121,7 @@ def fit(
             with explained(recipe, out):
                 rate = learning_rate(recipe, state.step, batches.steps)
                 torch.manual_seed(seed_of(recipe.seed, "step", state.step, rank))
-                loss = train_step(network, next(stream), recipe, step, rate, state, precision)
+                loss = train_step(objective, next(stream), recipe, rate, state, precision)
             state.loss_sum += loss
             state.step += 1
             bar.update()
@@ -142,24 +153,24 @@ def fit(
     return Run(final, state.history, out)
 
 
-def train_step(network, batch, recipe, step, rate, state, precision):
+def train_step(objective, batch, recipe, rate, state, precision):
     """One step of the optimizer, in as many pieces as the recipe says: the loss, not waited for."""
     optimizer, scaler = state.optimizer, state.scaler
     for group in optimizer.param_groups:
         group["lr"] = rate
-    network.train()
+    objective.train()
     total, pieces = 0.0, batch.pieces(recipe.accumulate)
     for piece in pieces:
         # processes exchange their gradients once, after the last piece
-        waits = isinstance(network, DistributedDataParallel) and piece is not pieces[-1]
-        with network.no_sync() if waits else nullcontext():
+        waits = isinstance(objective, DistributedDataParallel) and piece is not pieces[-1]
+        with objective.no_sync() if waits else nullcontext():
             with autocast(precision, batch.images.device):
-                loss = step(network, piece) / len(pieces)
+                loss = objective(piece) / len(pieces)
             scaler.scale(loss).backward()
         total = total + loss.detach().float()
     if recipe.clip:
         scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip)
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad()

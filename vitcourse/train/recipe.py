@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vitcourse.data.augment import Augment
-from vitcourse.vit import make_vit, truncated_normal_
+from vitcourse.vit import ViT, make_vit, truncated_normal_
 
 
 @dataclass(frozen=True)
@@ -128,17 +128,17 @@ def decay_groups(model, weight_decay):
     return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
 
 
-def build_model(recipe, data):
-    """A new ViT of the recipe's size for the images and classes of `data`; its seed is set."""
+def build_model(recipe, data, model=ViT, **sizes):
+    """A new ViT, or a variant, for the images and classes of `data`; its seed is set.
+
+    It has the recipe's size but for `sizes`, which are fields of Config.
+    """
     torch.manual_seed(recipe.seed)
-    model = make_vit(
-        recipe.model,
-        image=data.image,
-        channels=data.channels,
-        classes=len(data.classes),
-        drop_path=recipe.drop_path,
-    )
-    truncated_normal_(model.position.table, std=recipe.position_std)
+    options = dict(image=data.image, channels=data.channels, classes=len(data.classes))
+    options |= dict(drop_path=recipe.drop_path, **sizes)
+    model = make_vit(recipe.model, model, **options)
+    for table in model.position.parameters():
+        truncated_normal_(table, std=recipe.position_std)
     for layer in model.blocks.modules():
         if recipe.gain and isinstance(layer, nn.Linear):
             truncated_normal_(layer.weight, std=recipe.gain * layer.in_features**-0.5)
