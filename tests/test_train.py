@@ -194,6 +194,25 @@ def test_a_run_learns_and_says_so(tmp_path):
     assert about["classes"] == [str(digit) for digit in range(10)]
 
 
+def test_what_is_not_a_classifier_has_a_score_of_its_own(tmp_path):
+    seen = []
+
+    def score(model, data):
+        seen.append((model.training, torch.is_grad_enabled()))
+        return {"PSNR": torch.tensor(20.0 + len(seen))}
+
+    recipe = SHORT.but(evaluate_every=1)
+    model = build_model(recipe, few_digits())
+    run = fit(model, few_digits(), recipe, score=score, out=tmp_path, device="cpu", quiet=True)
+    assert seen == [(False, False)] * recipe.epochs
+    assert [entry["test_PSNR"] for entry in run.history] == [21.0 + i for i in range(recipe.epochs)]
+    assert not any("test_accuracy" in entry for entry in run.history)
+    assert json.loads((tmp_path / "metrics.json").read_text())["test_PSNR"] == 20.0 + recipe.epochs
+    left, right = loss_curves(run.history).axes
+    assert right.get_ylabel() == "test PSNR" and len(left.lines) == 1
+    assert caption(run.history).endswith(f"test PSNR {20 + recipe.epochs}.000 at the end")
+
+
 def test_the_seed_decides():
     one, same_seed, other = (train(recipe=SHORT.but(seed=seed)) for seed in (3, 3, 4))
     assert torch.equal(one.model.head.weight, same_seed.model.head.weight)

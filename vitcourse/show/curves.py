@@ -17,14 +17,26 @@ def loss_curves(history):
         left, right = drawing.subplots(1, 2)
         epochs = [entry["epoch"] for entry in history]
         left.plot(epochs, [entry["loss"] for entry in history], label="training")
-        tested = [entry for entry in history if "test_accuracy" in entry]
+        tested = [entry for entry in history if score_of([entry])]
         times = [entry["epoch"] for entry in tested]
-        left.plot(times, [entry["test_loss"] for entry in tested], label="test", color=COLOURS[1])
-        right.plot(times, [entry["test_accuracy"] for entry in tested], color=COLOURS[1])
+        losses = [entry["test_loss"] for entry in tested if "test_loss" in entry]
+        if losses:
+            left.plot(times, losses, label="test", color=COLOURS[1])
+        name = next(iter(score_of(tested)), "accuracy")
+        right.plot(times, [entry[f"test_{name}"] for entry in tested], color=COLOURS[1])
         left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
-        right.set(xlabel="epoch", ylabel="test accuracy", ylim=(None, 1))
+        right.set(xlabel="epoch", ylabel=f"test {name}")
+        if name == "accuracy":
+            right.set_ylim(None, 1)
         left.legend(frameon=False)
     return drawing
+
+
+def score_of(history):
+    """How the test images were scored last, beside their loss: {name: number}, or nothing."""
+    entry = history[-1] if history else {}
+    names = [name for name in entry if name.startswith("test_") and name != "test_loss"]
+    return {name.removeprefix("test_"): entry[name] for name in names[:1]}
 
 
 def caption(history):
@@ -33,8 +45,9 @@ def caption(history):
     text = (
         f"Curves over {last['epoch']} epochs: loss from {first['loss']:.2f} to {last['loss']:.2f}"
     )
-    if "test_accuracy" in last:
-        text += f", test accuracy {last['test_accuracy']:.1%} at the end"
+    for name, number in score_of(history).items():
+        shown = f"{number:.1%}" if name == "accuracy" else f"{number:.3f}"
+        text += f", test {name} {shown} at the end"
     return text
 
 

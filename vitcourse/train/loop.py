@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from vitcourse import weights
 from vitcourse.files import write_whole
-from vitcourse.show.curves import Watcher, is_watched, loss_curves
+from vitcourse.show.curves import Watcher, is_watched, loss_curves, score_of
 from vitcourse.train import checkpoint, distributed
 from vitcourse.train.batches import Batches, seed_of, test_batches
 from vitcourse.train.device import autocast, pick_device, pick_precision
@@ -68,6 +69,7 @@ def fit(
     data,
     recipe,
     step=classify,
+    score=None,
     out=None,
     resume=False,
     device="auto",
@@ -77,6 +79,7 @@ def fit(
     """Train `model` in place on `data`, and return the Run.
 
     `step(model, batch) -> loss` is what a method changes that needs more than images and labels.
+    `score(model, data) -> {name: number}` measures what is not a classifier, on the test images.
     `out`, a folder, gets recipe, log, curves, checkpoints and the final weights; with `resume` the
     run there goes on from its last checkpoint, on the CPU to the same bits. Under torchrun all
     processes train one model together. `origin` is the name and the options from which `data.load`
@@ -86,6 +89,7 @@ def fit(
     device = pick_device(device)
     precision = pick_precision(recipe.precision, device)
     batches = Batches(data, recipe, device, rank, world)
+    score = score or partial(accuracy_and_loss, device=device, precision=precision)
     model.to(device)
     average = copy.deepcopy(model).requires_grad_(False) if recipe.ema else None
     optimizer = torch.optim.AdamW(
@@ -130,7 +134,7 @@ def fit(
                 look(state, batches, bar, out)
             if ends:
                 state.seconds = time.perf_counter() - start
-                state.close_epoch(batches, recipe, data, device, precision)
+                state.close_epoch(batches, recipe, lambda m: score(m.eval(), data))
                 watcher.show(state.history)
                 if out and rank == 0:
                     write_log(out, state.history)
@@ -197,10 +201,10 @@ class State:
         for name in ours.keys() - set(floats):
             ours[name].copy_(theirs[name])
 
-    def close_epoch(self, batches, recipe, data, device, precision):
+    def close_epoch(self, batches, recipe, score):
         """Add an entry to the history: the mean loss, and the test images now and then."""
         epoch = self.step // batches.per_epoch
-        loss = distributed.total(torch.as_tensor(self.loss_sum, device=device).clone())
+        loss = distributed.total(torch.as_tensor(self.loss_sum, device=batches.device).clone())
         entry = {
             "epoch": epoch,
             "step": self.step,
@@ -209,8 +213,9 @@ class State:
             "seconds": round(self.seconds, 3),
         }
         if epoch % recipe.evaluate_every == 0 or self.step == batches.steps:
-            result = evaluate(self.average or self.model, data, device, precision=precision)
-            entry |= {f"test_{name}": result[name] for name in ("accuracy", "loss")}
+            with torch.no_grad():
+                result = score(self.average or self.model)
+            entry |= {f"test_{name}": float(number) for name, number in result.items()}
         self.history.append(entry)
         self.loss_sum = 0.0
 
@@ -281,6 +286,12 @@ def evaluate(model, data, device="auto", batch=1000, precision="auto"):
     return {"accuracy": right / count, "loss": loss.item() / count, "confusion": confusion}
 
 
+def accuracy_and_loss(model, data, device, precision):
+    """How a classifier is scored, unless `fit` is told otherwise."""
+    result = evaluate(model, data, device, precision=precision)
+    return {name: result[name] for name in ("accuracy", "loss")}
+
+
 # When something goes wrong ----------------------------------------------------------------------
 
 
@@ -295,8 +306,8 @@ def look(state, batches, bar, out):
             f"the loss was {loss} at step {state.step}: begin again with a lower learning rate "
             f"(--set lr=...) or a longer warm-up; {kept}"
         )
-    accuracy = state.history[-1].get("test_accuracy") if state.history else None
-    bar.set_postfix(loss=f"{loss:.3f}", **({"accuracy": f"{accuracy:.3f}"} if accuracy else {}))
+    scores = {name: f"{number:.3f}" for name, number in score_of(state.history[-1:]).items()}
+    bar.set_postfix(loss=f"{loss:.3f}", **scores)
 
 
 @contextmanager
@@ -390,7 +401,7 @@ def finish_folder(out, model, history, data, origin):
     about |= {"mean": data.mean.tolist(), "std": data.std.tolist()}
     weights.save(model, out / "model.safetensors", overwrite=True, **about)
     last = history[-1]
-    metrics = {name: last[name] for name in ("test_accuracy", "test_loss", "loss", "seconds")}
+    metrics = {name: last[name] for name in last if name not in ("epoch", "step", "lr")}
     metrics["parameters"] = sum(p.numel() for p in model.parameters())
     write_whole(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
     loss_curves(history).savefig(out / "curves.png", dpi=100)
