@@ -223,6 +223,7 @@ def test_build(course, capsys):
     assert built.cells[1].outputs[0].text == "42\n"
     assert not problems(built)
     assert notebooks.main(["--check"]) == 0 and notebooks.main(["--all"]) == 0
+    assert notebooks.main(["one", "--check"]) == 0
     assert path.read_bytes() == first, "the same source must give the same bytes"
     before = copy.deepcopy(built)
     course.write_text(SOURCE.replace("6 * 7", "6 * 8").replace("# A lesson", "# The lesson"))

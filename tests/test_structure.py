@@ -35,6 +35,8 @@ MAY_IMPORT = {
     "weights": {"config", "files", "vit"},
     "data": {"config", "vit", "weights"},
     "train": CORE | {"data", "show"},
+    "segment": CORE | {"train"},
+    "detect": CORE | {"train"},
     "show": CORE | {"data"},
     "check": CORE | {"data", "show"},
     "lab": CORE | {"data", "train", "show", "check"},

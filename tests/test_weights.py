@@ -378,8 +378,12 @@ def test_pretrained(monkeypatch):
     assert not ours.training and ours.class_names[0] == "tench"
     x = ours.preprocess(torch.randint(256, (2, 3, 300, 260), dtype=torch.uint8))
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
-    small = weights.pretrained("vit_b_32", image=96, classes=5)
-    assert small(torch.randn(1, 3, 96, 96)).shape == (1, 5)
+    usual = ViT_B_32_Weights.IMAGENET1K_V1.transforms()
+    assert (ours.preprocess.crop_size, ours.preprocess.resize_size) == ([224, 224], [256])
+    picture = torch.randint(256, (3, 300, 260), dtype=torch.uint8)
+    assert torch.equal(ours.preprocess(picture), usual(picture))
+    small = weights.pretrained("vit_b_32", image=(96, 128), classes=5)
+    assert small(small.preprocess(picture)[None]).shape == (1, 5)
 
 
 def test_pretrained_without_a_network_or_a_name(monkeypatch):

@@ -386,8 +386,8 @@ def pretrained(name, tag="DEFAULT", **options):
     """A ViT with torchvision's ImageNet weights: `pretrained("vit_b_16")`. Downloads once.
 
     `options` are those of make_vit: with another `image` or `classes`, positions and head are
-    fitted. `model.preprocess` prepares an image as these weights expect it, and
-    `model.class_names` are theirs.
+    fitted. `model.preprocess` prepares an image as this model expects it, and
+    `model.class_names` are those of the weights.
     """
     from torchvision.models import get_model_weights
 
@@ -408,8 +408,10 @@ def pretrained(name, tag="DEFAULT", **options):
             f"could not download {entry.url}: {error}. Is there a network?"
         ) from None
     preprocess, class_names = entry.transforms(), entry.meta["categories"]
-    sizes = {"image": preprocess.crop_size[0], "classes": len(class_names), **options}
-    model = make_vit(PRETRAINED[name], **sizes)
+    (resize,), (crop,) = preprocess.resize_size, preprocess.crop_size
+    model = make_vit(PRETRAINED[name], **{"image": crop, "classes": len(class_names), **options})
     load(model, state)
+    preprocess.crop_size = list(model.cfg.image)
+    preprocess.resize_size = [max(model.cfg.image) * resize // crop]
     model.preprocess, model.class_names = preprocess, class_names
     return model.eval()

@@ -4,7 +4,8 @@
                                                   text does, nothing is executed
     python -m vitcourse.lab.notebooks 00 01       build these
     python -m vitcourse.lab.notebooks --all       build all
-    python -m vitcourse.lab.notebooks --check     execute nothing, say what differs; exit code 1
+    python -m vitcourse.lab.notebooks --check     execute nothing, say what differs: exit code 1
+                                                  where anything does
 
 The same source gives the same file, byte for byte, on the same machine.
 """
@@ -123,7 +124,7 @@ def main(arguments=None):
     if args.names and not chosen:
         print(f"no lesson begins with {' or '.join(args.names)}", file=sys.stderr)
         return 2
-    if not args.names and not args.all:
+    if args.check or not (args.names or args.all):
         chosen = [source for source in chosen if differs(source)]
     for source in chosen:
         name = target(source).relative_to(ROOT)

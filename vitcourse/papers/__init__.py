@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields, replace
 class Published:
     """A published configuration: the class, its sizes, and the parameters that its authors report.
 
-    `sizes` is a frozen dataclass such as Config. Its `classes` are those of the authors.
+    `sizes` is a frozen dataclass such as Config.
     """
 
     model: type
@@ -72,10 +72,10 @@ def names():
     return list(configs())
 
 
-def build(name, classes=1000, **overrides):
+def build(name, **overrides):
     """A published configuration with new weights: `build("deepvit_16", image=32, classes=10)`.
 
-    `overrides` are fields of its sizes.
+    `overrides` are fields of its sizes; the others are as the authors have them.
     """
     known = configs()
     if name not in known:
@@ -86,7 +86,7 @@ def build(name, classes=1000, **overrides):
     for option in overrides:
         if option not in options:
             raise TypeError(f"{option!r} is not an option: choose from {', '.join(options)}")
-    return known[name].model(replace(sizes, classes=classes, **overrides))
+    return known[name].model(replace(sizes, **overrides))
 
 
 def __getattr__(name):
