@@ -585,7 +585,7 @@ for paper in papers.papers().values():
 #   prefix out.
 # - Half the sides and twice the width: a block's matrices cost the same, its attention an eighth.
 # - A softmax over pixels gathers tokens, one over tokens hands them back. Sequence pooling is one filter.
-# - Small convolutions in front were the best here. Some gains are a head start: train the control for
+# - Small convolutions in front were best here. Some gains are a head start: train the control for
 #   longer before you believe in one.
 #
 # Before: [13 better training](13-better-training.ipynb). Next:

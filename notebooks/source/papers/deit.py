@@ -154,9 +154,8 @@ print("ok: the teacher has helped")
 record = show.recorded("claim-deit")
 figures = {name: figure["mean"] for name, figure in record["figures"].items()}
 start = (model.prefix + model.position.table[:, :2]).detach()  # (1, 2, D)
-cosines = [
-    torch.cosine_similarity(x[:, 0], x[:, 1], dim=-1).mean().item() for x in (start, *tokens)
-]
+both = [(x[:, 0], x[:, 1]) for x in (start, *tokens)]  # class, distillation (B, D)
+cosines = [torch.cosine_similarity(c, d, dim=-1).mean().item() for c, d in both]
 depth = {"class and distillation token, live": cosines}
 for key, name in {"token": "the same", "two class tokens": "two class tokens"}.items():
     values = [figures[f"{key}: cosine, block {i}"] for i in range(5)]
