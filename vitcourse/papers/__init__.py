@@ -32,7 +32,8 @@ class Published:
 class Paper:
     """What is known of a system: its paper, the lesson that it belongs to, its configurations.
 
-    `models` are the classes whose difference from the core is shown.
+    `models` are the classes whose difference from the core is shown. `url` is for a paper that has
+    no number at arXiv.
     """
 
     name: str
@@ -43,11 +44,12 @@ class Paper:
     lesson: str
     models: tuple = ()
     configs: dict = field(default_factory=dict)
+    url: str = ""
 
     @property
     def link(self):
         """Where the paper can be read."""
-        return f"https://arxiv.org/abs/{self.arxiv}"
+        return self.url or f"https://arxiv.org/abs/{self.arxiv}"
 
 
 NOT_PAPERS = {"compare"}
@@ -59,7 +61,7 @@ def papers():
     found = {
         n: importlib.import_module(f"{__name__}.{n}").PAPER for n in names if n not in NOT_PAPERS
     }
-    return dict(sorted(found.items(), key=lambda item: (item[1].lesson, item[1].arxiv)))
+    return dict(sorted(found.items(), key=lambda i: (i[1].lesson, i[1].year, i[1].arxiv)))
 
 
 def configs():
