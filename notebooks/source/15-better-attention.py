@@ -655,4 +655,5 @@ for name, cls in changes.items():
 #   do.
 # - Compare a deep model with a shallow, wide one of the same size, and a mixture with its norm alone.
 #
-# Before: [14 better tokens](14-better-tokens.ipynb). Next: lesson 16, many scales.
+# Before: [14 better tokens](14-better-tokens.ipynb). Next:
+# [16 many scales](16-many-scales.ipynb).
