@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SETUP = @$(PYTHON) vitcourse/lab/bootstrap.py
 BIN = .venv/bin
-BOTH = -n 2 --dist loadfile
+BOTH = -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: lab test claims train notebooks throughput gpu gpu-tests gpu-speed gpu-cifar10
 test notebooks: export OMP_NUM_THREADS = 1

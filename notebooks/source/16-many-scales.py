@@ -108,8 +108,8 @@ for name, sides in {"full": 4, "windowed": 5, "reduced": 5}.items():
     print(f"{name:9}", "  ".join(f"{ms:8.2f}" for ms in found), "ms")
 alt = (
     "Time of three layers against the side of the image, both axes logarithmic. At 32 "
-    "pixels full attention is lowest; at 64 all three nearly meet; then it rises steepest. "
-    "Reduced attention lies below windowed, and bends up towards it at 512."
+    "pixels full attention is lowest; at 64 all three nearly meet; then it rises "
+    "steepest. Reduced attention lies below windowed, and bends up towards it at 512."
 )
 show.figure(show.lines(series, "pixels a side", "milliseconds", log="xy"), alt)
 

@@ -69,21 +69,21 @@ def fit(
     data,
     recipe,
     step=classify,
-    score=None,
     out=None,
     resume=False,
     device="auto",
     quiet=False,
     origin=None,
+    score=None,
 ):
     """Train `model` in place on `data`, and return the Run.
 
     `step(model, batch) -> loss` is what a method changes that needs more than images and labels.
-    `score(model, data) -> {name: number}` measures what is not a classifier, on the test images.
     `out`, a folder, gets recipe, log, curves, checkpoints and the final weights; with `resume` the
     run there goes on from its last checkpoint, on the CPU to the same bits. Under torchrun all
     processes train one model together. `origin` is the name and the options from which `data.load`
-    made the data, {"name": ..., "options": {...}}: they are kept in the folder.
+    made the data, {"name": ..., "options": {...}}: they are kept in the folder. What is no
+    classifier is measured by `score(model, data) -> {name: number}`, on the test images.
     """
     rank, world = distributed.join()
     device = pick_device(device)

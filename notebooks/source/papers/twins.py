@@ -16,8 +16,7 @@ import torch
 
 from vitcourse import data, papers, pyramid, show, train, vit
 from vitcourse.data.augment import Augment
-from vitcourse.papers.compare import source
-from vitcourse.papers.swin import windows
+from vitcourse.papers import compare, swin
 from vitcourse.papers.twins import Twins, WindowedAttention
 
 # %% [markdown] name="equation"
@@ -35,7 +34,7 @@ from vitcourse.papers.twins import Twins, WindowedAttention
 
 # %% name="small"
 map = torch.arange(24).reshape(1, 1, 4, 6)  # (B, D, h, w)
-for window in windows(map, 2).flatten(1).tolist():
+for window in swin.windows(map, 2).flatten(1).tolist():
     print(window)
 
 # %% [markdown] name="small-answer"
@@ -62,7 +61,7 @@ for name, number in pairs.items():
 # %% name="difference"
 for slot, part in papers.delta(Twins).items():
     print(f"{slot:10} {part.__name__:16} {part.__doc__.splitlines()[0]}")
-print(*source(Twins.attention), *source(WindowedAttention.forward), sep="\n")
+print(*compare.source(Twins.attention), *compare.source(WindowedAttention.forward), sep="\n")
 
 # %% name="stages"
 with torch.device("meta"):  # nothing is allocated
