@@ -61,7 +61,8 @@ for name, number in pairs.items():
 # %% name="difference"
 for slot, part in papers.delta(Twins).items():
     print(f"{slot:10} {part.__name__:16} {part.__doc__.splitlines()[0]}")
-print(*compare.source(Twins.attention), *compare.source(WindowedAttention.forward), sep="\n")
+for function in (Twins.attention, WindowedAttention.forward):
+    print(*compare.source(function), sep="\n")
 
 # %% name="stages"
 with torch.device("meta"):  # nothing is allocated
