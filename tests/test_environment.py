@@ -52,5 +52,5 @@ def test_conda_understands_it():
 
 def test_test_tools_are_pinned():
     for name, wanted in ranges(PROJECT["optional-dependencies"]["test"]).items():
-        if name in ("timm", "transformers", "vit-pytorch", "tlt"):
+        if name in ("timm", "transformers", "vit-pytorch", "tlt", "local-attention"):
             assert re.fullmatch(r"==\d+\.\d+\.\*", wanted), f"{name} moves, pin its minor version"

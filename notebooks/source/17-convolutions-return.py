@@ -776,4 +776,7 @@ for paper in systems:
 # - A score may know the distance (LeViT), the offset (Swin), or ask the query (BotNet).
 # - Convolutions paid. The CNN was as good: put it beside.
 #
-# Before: [16 many scales](16-many-scales.ipynb). Next: lesson 18, learning without labels.
+# Before: [16 many scales](16-many-scales.ipynb). Next:
+# [18 learning without labels](18-learning-without-labels.ipynb).
+#
+# All terms: [glossary](../docs/glossary.md).
