@@ -4,12 +4,16 @@ SETUP = @$(PYTHON) vitcourse/lab/bootstrap.py
 BIN = .venv/bin
 BOTH = -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: lab test claims train notebooks throughput gpu gpu-tests gpu-speed gpu-cifar10
-test notebooks: export OMP_NUM_THREADS = 1
+.PHONY: lab test browser slides book claims train notebooks throughput gpu gpu-tests gpu-speed gpu-cifar10
+test browser notebooks: export OMP_NUM_THREADS = 1
+browser: export VITCOURSE_BROWSER = required
 
 lab:         ; $(SETUP) && $(BIN)/vitcourse lab
-test:        ; $(SETUP) test && $(BIN)/pytest $(BOTH) tests && $(BIN)/pytest $(BOTH) --nbval notebooks
+test:        ; $(SETUP) test && $(BIN)/pytest $(BOTH) tests --ignore=tests/browser && $(BIN)/pytest $(BOTH) --nbval notebooks
+browser:     ; $(SETUP) browser && $(BIN)/python -m tests.browser.chromium && $(BIN)/pytest tests/browser
 notebooks:   ; $(SETUP) test && $(BIN)/python -m vitcourse.lab.notebooks
+slides:      ; $(SETUP) && $(BIN)/vitcourse slides
+book:        ; $(SETUP) && $(BIN)/vitcourse book
 claims:      ; $(SETUP) test && $(BIN)/python -m benchmarks.claims
 train:       ; $(SETUP) && $(BIN)/vitcourse train
 throughput:  ; $(SETUP) test && $(BIN)/python -m benchmarks.throughput

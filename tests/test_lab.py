@@ -1,8 +1,11 @@
 """The command line, JupyterLab's start, the doctor: what a learner meets before lesson 00."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +13,8 @@ import torch
 
 from vitcourse import cli
 from vitcourse.lab import doctor, workspace
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # The command line -------------------------------------------------------------------------------
 
@@ -70,6 +75,19 @@ def test_without_lessons(tmp_path):
         workspace.copy_lessons(tmp_path)
 
 
+def test_links_to_docs_are_found_in_work(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "glossary.md").write_text("all terms")
+    (tmp_path / "work").mkdir()
+    for _ in range(2):
+        workspace.link_docs(tmp_path)
+        assert (tmp_path / "work" / "docs" / "glossary.md").read_text() == "all terms"
+    (tmp_path / "work" / "docs").unlink()
+    (tmp_path / "work" / "docs").write_text("mine")
+    workspace.link_docs(tmp_path)
+    assert (tmp_path / "work" / "docs").read_text() == "mine"
+
+
 def test_settings_made_by_hand_stay(tmp_path):
     workspace.quiet_settings(tmp_path)
     (file,) = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -85,6 +103,30 @@ def test_root_is_told(user, allowed, monkeypatch, capsys):
     assert ("--allow-root" in command) == allowed == ("you are root" in capsys.readouterr().out)
     assert command[-1] == "--no-browser" and "--ServerApp.ip=127.0.0.1" in command
     assert not any("token" in option or "password" in option for option in command)
+
+
+def test_it_begins_with_lesson_00_and_later_where_it_was_left(tmp_path):
+    workspace.first_layout(tmp_path)
+    (file,) = tmp_path.iterdir()
+    layout = json.loads(file.read_text())["data"]["layout-restorer:data"]
+    assert layout["main"]["current"] == "notebook:00-start-here.ipynb"
+    file.write_text("left")
+    workspace.first_layout(tmp_path)
+    assert file.read_text() == "left" and list(tmp_path.iterdir()) == [file]
+
+
+def test_the_kernel_is_this_python_whatever_others_there_are(tmp_path, monkeypatch):
+    spec = '{"argv": ["/other/python", "{connection_file}"], "display_name": "other"}'
+    (tmp_path / "kernels" / "python3").mkdir(parents=True)
+    (tmp_path / "kernels" / "python3" / "kernel.json").write_text(spec)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    code = "from vitcourse.lab import doctor; print(doctor.kernel())"
+    for environment, words in (
+        (dict(os.environ), "python3 is /other/python"),
+        (workspace.lab_environment(tmp_path), "python3, of this environment"),
+    ):
+        run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+        assert words in run.stdout.decode()
 
 
 # The doctor -------------------------------------------------------------------------------------
@@ -174,14 +216,23 @@ def test_a_kernel_of_another_environment(tmp_path):
     assert "mend it:  open the lessons with: make lab" in run.stdout
 
 
-def test_a_notebook_run_by_another_python(tmp_path, monkeypatch, capsys):
+def test_a_notebook_run_by_another_python(tmp_path):
+    for name in ("__init__.py", "lab/__init__.py", "lab/doctor.py"):
+        (tmp_path / "vitcourse" / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / "vitcourse" / name, tmp_path / "vitcourse" / name)
+
+    def said(code):
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return run.stdout
+
+    assert said("import ipykernel, vitcourse") == ""
     (tmp_path / ".venv").mkdir()
-    monkeypatch.setattr(doctor, "ROOT", tmp_path)
-    monkeypatch.setattr(doctor, "in_conda", lambda: False)
-    finding = doctor.this_kernel()
-    assert not finding.ok and sys.executable in finding.text
-    doctor.check()
-    assert "this notebook runs" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
-    doctor.check()
-    assert capsys.readouterr().out == "ok: this computer can run the course\n"
+    line = said("import ipykernel, vitcourse, vitcourse.lab")
+    assert line.startswith(f"✗ this notebook runs {sys.executable}, the course is installed in")
+    assert line.endswith("open the lessons with: make lab\n") and line.count("\n") == 1
+    assert said("import vitcourse") == ""
+    assert (
+        said(f"import sys, ipykernel; sys.prefix = {str(tmp_path / '.venv')!r}; import vitcourse")
+        == ""
+    )

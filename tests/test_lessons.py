@@ -57,6 +57,23 @@ def test_a_spelling_error_is_noticed(tmp_path):
     assert subprocess.run(command, capture_output=True).returncode != 0
 
 
+def text_of(name):
+    """The text of a lesson, as it was written."""
+    return (notebooks.NOTEBOOKS / "source" / f"{name}.py").read_text()
+
+
+def test_the_90_minutes_add_up():
+    minutes = re.findall(r"^# ## \d · .* · (\d+) minutes$", text_of("90-minutes"), re.M)
+    assert sum(map(int, minutes)) == 90
+
+
+def test_the_rubric_is_the_one_that_is_filled_in():
+    text = text_of("capstone")
+    table = re.findall(r"^# \| ([^|]+) \|.*\| (\d+) \|$", text, re.M)
+    assert table == re.findall(r'^    "([^"]+)": \(0, (\d+)\),$', text, re.M)
+    assert sum(int(points) for _, points in table) == 20 and "rubric of 20 points" in text
+
+
 # The rules themselves ---------------------------------------------------------------------------
 
 CARD = """### Exercise: count

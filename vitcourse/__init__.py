@@ -1,5 +1,6 @@
 """Build, train and understand Vision Transformers: the reference code of the course."""
 
+import sys
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -17,3 +18,9 @@ def __getattr__(name):
 
         return getattr(vit, name)
     raise AttributeError(f"module 'vitcourse' has no attribute {name!r}")
+
+
+if "ipykernel" in sys.modules:  # a notebook: is its Python the one that has the course?
+    from vitcourse.lab import doctor
+
+    doctor.warn()

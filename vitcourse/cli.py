@@ -46,6 +46,23 @@ def handout(args):
     return 0
 
 
+def slides(args):
+    """Write lessons as slides with speaker's notes: one page each, which needs no network."""
+    from vitcourse.lab.slides import slides
+
+    for path in slides(args.lessons, args.out):
+        print(path)
+    return 0
+
+
+def book(args):
+    """Write the course as a web site, which opens from the file system and needs no network."""
+    from vitcourse.lab.book import book
+
+    print(book(args.out))
+    return 0
+
+
 def train(args):
     """Train a ViT: on digits, if nothing else is said, in a minute on any computer."""
     from vitcourse import train
@@ -195,6 +212,11 @@ def build_parser():
     add("lessons", metavar="LESSON", nargs="+", help="the beginning of a name, such as 01")
     add("--out", metavar="FOLDER", required=True, help="a new folder")
     add("--nbgrader", action="store_true", help="make it an nbgrader course")
+    add = command(slides).add_argument
+    add("lessons", metavar="LESSON", nargs="*", help="the beginning of a name; if not given, all")
+    add("--out", metavar="FOLDER", help="a new folder, or one written before; if not given, slides")
+    add = command(book).add_argument
+    add("--out", metavar="FOLDER", help="a new folder, or an earlier book; if not given, book")
     add = command(train).add_argument
     add("--data", help="digits (if not given), shapes, cifar10, or a folder of pictures")
     add("--image", type=int, help="for a folder: the side to which pictures are fitted, or 32")

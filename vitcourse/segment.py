@@ -68,7 +68,7 @@ def mean_iou(guess, truth, classes):
     A class that neither holds does not count.
     """
     pairs = torch.bincount(truth.flatten() * classes + guess.flatten(), minlength=classes**2)
-    pairs = pairs.view(classes, classes).double()  # [truth, guess], in pixels
+    pairs = pairs.cpu().view(classes, classes).double()  # [truth, guess], in pixels
     both, either = pairs.diagonal(), pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
     return (both / either)[either > 0].mean().item()
 

@@ -233,3 +233,5 @@ print("truth:  ", digits.test_labels[12:20].tolist())
 # - Guess first, then run.
 #
 # Next: [01 patches](01-patches.ipynb).
+#
+# [Glossary](../docs/glossary.md).

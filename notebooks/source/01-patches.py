@@ -408,3 +408,5 @@ for patch in (4, 8, 16, 32):
 # - The patch size changes the tokens, the cost and the number of parameters.
 #
 # Before: [00 start here](00-start-here.ipynb). Next: [02 the class token](02-class-token.ipynb).
+#
+# [Glossary](../docs/glossary.md).

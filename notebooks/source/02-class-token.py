@@ -409,3 +409,5 @@ print(f"between images a weight differs by {rows[..., 1:].std(dim=1).mean():.2f}
 #   is better, once each has its own learning rate.
 #
 # Before: [01 patches](01-patches.ipynb). Next: [03 positions](03-positions.ipynb).
+#
+# [Glossary](../docs/glossary.md).

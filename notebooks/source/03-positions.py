@@ -789,3 +789,5 @@ print(f"accuracy of this model on its test images: {accuracy:.3f}")
 #
 # Before: [02 the class token](02-class-token.ipynb). Next: [04 attention](04-attention.ipynb), the one
 # line of part 1 at its full size.
+#
+# [Glossary](../docs/glossary.md).

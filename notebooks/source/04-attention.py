@@ -750,3 +750,5 @@ show.explore_attention(picture, square, (8, 8), alt=alt)
 # - Attention is permutation-equivariant: shuffled tokens give the same outputs, shuffled.
 #
 # Before: [03 positions](03-positions.ipynb). Next: [05 the encoder block](05-encoder-block.ipynb).
+#
+# [Glossary](../docs/glossary.md).

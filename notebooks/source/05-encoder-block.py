@@ -700,3 +700,5 @@ print("ok: all are 12 D D + 13 D")
 # - Shape in equals shape out, hence any depth: 12 D² + 13 D parameters a block.
 #
 # Before: [04 attention](04-attention.ipynb). Next: [06 the whole ViT](06-vision-transformer.ipynb).
+#
+# [Glossary](../docs/glossary.md).

@@ -609,3 +609,5 @@ print("ok: it wavers here, and is more than 90 % sure of half of the digits")
 #   a model. Equal logits with random weights do.
 #
 # Before: [05 the encoder block](05-encoder-block.ipynb). Next: [07 training on a GPU](07-training.ipynb).
+#
+# [Glossary](../docs/glossary.md).

@@ -786,3 +786,5 @@ print("ok: the same weights as without the power cut, to the bit")
 # - A run that can be resumed to the bit keeps the optimizer, and draws its batches from the step's number.
 #
 # Before: [06 the whole Vision Transformer](06-vision-transformer.ipynb). Next: [08 break it](08-break-it.ipynb).
+#
+# [Glossary](../docs/glossary.md).

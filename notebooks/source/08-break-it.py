@@ -477,3 +477,5 @@ check.diagnose_3(diagnose_3)
 # - What has the right size and the wrong place is found by comparison with a reference alone.
 #
 # Before: [07 training](07-training.ipynb). Next: [09 fine-tuning](09-fine-tuning.ipynb).
+#
+# [Glossary](../docs/glossary.md).

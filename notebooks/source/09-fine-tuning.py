@@ -549,3 +549,5 @@ print("ok: a few steps at the new size gain more than five per cent")
 # - Interpolate the places as a grid, never the class token's row. Test it on a task that needs places.
 #
 # Before: [08 break it](08-break-it.ipynb). Next: [10 from one GPU to many](10-many-gpus.ipynb).
+#
+# [Glossary](../docs/glossary.md).

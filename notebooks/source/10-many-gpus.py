@@ -753,3 +753,5 @@ for n in 1, 8, 64, 1000:
 # - The global batch limits how many GPUs help. Learning-rate rules are rules of thumb.
 #
 # Before: [09 fine-tuning](09-fine-tuning.ipynb). Next: [11 looking inside](11-looking-inside.ipynb).
+#
+# [Glossary](../docs/glossary.md).

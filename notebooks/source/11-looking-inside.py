@@ -714,3 +714,5 @@ look(data.trained("digits"), digits.normalise(digits.test_images[:200]))
 #
 # Before: [10 many GPUs](10-many-gpus.ipynb). Next: [12 what it
 # withstands](12-what-it-withstands.ipynb).
+#
+# [Glossary](../docs/glossary.md).

@@ -738,4 +738,7 @@ for name, key in tests.items():
 # - Robustness has no one number: name the disturbance, compare at equal clean accuracy, over several seeds.
 # - Distribution shift is not translation, and VTAB tests transfer, not stability.
 #
-# Before: [11 looking inside](11-looking-inside.ipynb). Next: lesson 13, better training.
+# Before: [11 looking inside](11-looking-inside.ipynb). Next:
+# [13 better training](13-better-training.ipynb).
+#
+# [Glossary](../docs/glossary.md).

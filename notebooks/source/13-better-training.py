@@ -586,3 +586,5 @@ for paper in papers.papers().values():
 #
 # Before: [12 what it withstands](12-what-it-withstands.ipynb). Next:
 # [14 better tokens](14-better-tokens.ipynb).
+#
+# [Glossary](../docs/glossary.md).

@@ -585,8 +585,10 @@ for paper in papers.papers().values():
 #   prefix out.
 # - Half the sides and twice the width: a block's matrices cost the same, its attention an eighth.
 # - A softmax over pixels gathers tokens, one over tokens hands them back. Sequence pooling is one filter.
-# - Small convolutions in front were best here. Some gains are a head start: train the control for
-#   longer before you believe in one.
+# - Small convolutions in front were best here. Some gains are a head start: train the control
+#   longer before you believe one.
 #
 # Before: [13 better training](13-better-training.ipynb). Next:
 # [15 better attention](15-better-attention.ipynb).
+#
+# [Glossary](../docs/glossary.md).

@@ -657,3 +657,5 @@ for name, cls in changes.items():
 #
 # Before: [14 better tokens](14-better-tokens.ipynb). Next:
 # [16 many scales](16-many-scales.ipynb).
+#
+# [Glossary](../docs/glossary.md).

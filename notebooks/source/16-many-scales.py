@@ -768,3 +768,5 @@ for paper in papers.papers().values():
 #
 # Before: [15 better attention](15-better-attention.ipynb). Next:
 # [17 convolutions return](17-convolutions-return.ipynb).
+#
+# [Glossary](../docs/glossary.md).

@@ -779,4 +779,4 @@ for paper in systems:
 # Before: [16 many scales](16-many-scales.ipynb). Next:
 # [18 learning without labels](18-learning-without-labels.ipynb).
 #
-# All terms: [glossary](../docs/glossary.md).
+# [Glossary](../docs/glossary.md).

@@ -718,4 +718,4 @@ for paper in papers.papers().values():
 # Before: [17 convolutions return](17-convolutions-return.ipynb). Next:
 # [19 finding things](19-finding-things.ipynb).
 #
-# All terms: [glossary](../docs/glossary.md).
+# [Glossary](../docs/glossary.md).

@@ -732,4 +732,4 @@ for paper in papers.papers().values():
 # Before: [18 learning without labels](18-learning-without-labels.ipynb). Next:
 # [20 repairing images](20-repairing-images.ipynb).
 #
-# All terms: [glossary](../docs/glossary.md).
+# [Glossary](../docs/glossary.md).

@@ -754,4 +754,4 @@ print("ok: what it learned it knows, and for new digits pixels are better")
 # Before: [19 finding things](19-finding-things.ipynb). The beginning:
 # [00 start here](00-start-here.ipynb).
 #
-# All terms: [glossary](../docs/glossary.md).
+# [Glossary](../docs/glossary.md).

@@ -48,8 +48,15 @@ def main():
 
 def check():
     """For a lesson: one line if all is well, or else what to mend."""
-    bad = [finding for finding in [*examine(), this_kernel()] if not finding.ok]
+    bad = [finding for finding in examine() if not finding.ok]
     print("\n".join(map(str, bad)) or "ok: this computer can run the course")
+
+
+def warn():
+    """For a lesson that imports the course: a line if another Python runs it."""
+    finding = this_kernel()
+    if not finding.ok:
+        print(f"✗ {finding.text}; {finding.mend}")
 
 
 # What is examined -------------------------------------------------------------------------------
@@ -130,6 +137,8 @@ def device():
 
 def kernel():
     """JupyterLab's kernel "python3" is the Python of this environment."""
+    if os.environ.get("VITCOURSE_HOSTED"):
+        return Finding("kernel", "that of the hosted notebook")
     if importlib.util.find_spec("jupyterlab") is None:
         return Finding("kernel", "JupyterLab is not installed", "make lab")
     from jupyter_client.kernelspec import KernelSpecManager

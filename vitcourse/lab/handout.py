@@ -74,9 +74,11 @@ def write(lesson, folder, name, nbgrader):
 
 
 def prepare(notebook):
-    """Take what gives an answer away from a notebook: outputs, hints and solutions in its text."""
-    notebook.metadata.pop("widgets", None)
+    """Take what gives an answer away from a notebook: outputs, hints, solutions, slides' notes."""
+    for name in ("widgets", "slides"):
+        notebook.metadata.pop(name, None)
     for cell in notebook.cells:
+        cell.metadata.pop("slide", None)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
             cell.metadata.pop("execution", None)

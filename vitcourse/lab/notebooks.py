@@ -41,8 +41,13 @@ def target(source):
 
 
 def read(source):
-    """The notebook that a text describes, not executed. A cell's name is its id, for good."""
+    """The notebook that a text describes, not executed. A cell's name is its id, for good.
+
+    Where slides/NAME.toml stands beside the text, it has the metadata of its slides.
+    """
     import jupytext
+
+    from vitcourse.lab import slides
 
     notebook = jupytext.reads(Path(source).read_text(), fmt="py:percent")
     notebook.metadata = {"kernelspec": KERNEL}
@@ -57,20 +62,24 @@ def read(source):
             name += "-again"
         seen.add(name)
         cell.id = name
+    about = Path(source).parent / "slides" / f"{Path(source).stem}.toml"
+    if about.is_file():
+        slides.add_metadata(notebook, about)
     return notebook
 
 
 def differs(source):
-    """Whether the notebook is missing, or its cells are not those of the text."""
+    """Whether the notebook is missing, or its cells or its slides are not those of the text."""
     path = target(source)
     if not path.is_file():
         return True
     built = nbformat.read(path, as_version=4)
 
-    def cells(notebook):
-        return [(c.id, c.cell_type, c.source, dict(c.metadata)) for c in notebook.cells]
+    def content(notebook):
+        cells = [(c.id, c.cell_type, c.source, dict(c.metadata)) for c in notebook.cells]
+        return cells, notebook.metadata.get("slides")
 
-    return cells(built) != cells(read(source))
+    return content(built) != content(read(source))
 
 
 def keep_outputs(notebook, path):
@@ -79,11 +88,15 @@ def keep_outputs(notebook, path):
         return False
     built = nbformat.read(path, as_version=4)
     old, new = ([c for c in n.cells if c.cell_type == "code"] for n in (built, notebook))
-    if [(c.id, c.source, c.metadata) for c in old] != [(c.id, c.source, c.metadata) for c in new]:
+
+    def code(cells):
+        return [(cell.id, cell.source, cell.metadata.get("tags")) for cell in cells]
+
+    if code(old) != code(new):
         return False
     for cell, stored in zip(new, old, strict=True):
         cell.outputs, cell.execution_count = stored.outputs, stored.execution_count
-    notebook.metadata = built.metadata
+    notebook.metadata.update(language_info=built.metadata.get("language_info", {}))
     return True
 
 

@@ -264,6 +264,12 @@ def put(work, path, content):
 # JupyterLab -------------------------------------------------------------------------------------
 
 
+def link_docs(root=ROOT):
+    """Let JupyterLab, which sees nothing outside of work/, follow a lesson's link to ../docs."""
+    with suppress(OSError):  # a file of the learner's has that name, or links are not possible
+        (root / "work" / "docs").symlink_to(Path("..") / "docs")
+
+
 def quiet_settings(folder):
     """Spare the learner the question whether to fetch news; a setting made by hand stays."""
     file = folder / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
@@ -272,14 +278,29 @@ def quiet_settings(folder):
         file.write_text(json.dumps({"fetchNews": "false"}))
 
 
+def first_layout(folder):
+    """At the first start, open lesson 00 and its table of contents; later, what was left open."""
+    from jupyterlab_server.workspaces_handler import WORKSPACE_EXTENSION, WorkspacesManager
+
+    if any(folder.glob(f"*{WORKSPACE_EXTENSION}")):
+        return
+    lesson, contents = f"notebook:{FIRST}", "@jupyterlab/toc:plugin"
+    layout = {
+        "main": {"dock": {"type": "tab-area", "currentIndex": 0, "widgets": [lesson]}},
+        "left": {"visible": True, "collapsed": False, "current": contents, "widgets": [contents]},
+    }
+    layout["main"]["current"] = lesson
+    opened = {"data": {"path": FIRST, "factory": "Notebook"}}
+    data = {"layout-restorer:data": layout, lesson: opened}
+    workspace = {"data": data, "metadata": {"id": "default"}}
+    WorkspacesManager(str(folder)).save("default", json.dumps(workspace))
+
+
 def lab_command(root=ROOT, options=()):
-    """The command line that opens JupyterLab on the first lesson, for this computer only."""
+    """The command line that opens JupyterLab on work/, for this computer only."""
     command = [sys.executable, "-m", "jupyterlab"]
     command += [f"--ServerApp.root_dir={root / 'work'}", "--ServerApp.ip=127.0.0.1"]
-    command += [
-        f"--LabApp.default_url=/lab/tree/{FIRST}",
-        "--KernelSpecManager.allowed_kernelspecs=python3",
-    ]
+    command.append("--KernelSpecManager.allowed_kernelspecs=python3")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         print("you are root, so JupyterLab is started with --allow-root", flush=True)
         command.append("--allow-root")
@@ -289,11 +310,12 @@ def lab_command(root=ROOT, options=()):
 def lab_environment(root=ROOT):
     """Its environment variables: settings stay in the checkout, the kernel is this Python."""
     state = root / ".jupyter"
+    paths = [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH")]
     return {
         **os.environ,
         "JUPYTERLAB_SETTINGS_DIR": str(state / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(state / "workspaces"),
-        "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTER_PATH": os.pathsep.join(filter(None, paths)),  # the first kernel found is taken
     }
 
 
@@ -317,6 +339,8 @@ def open_lab(options=()):
     """Open JupyterLab and become it, so that ctrl-C reaches it."""
     for name in copy_lessons():
         print(f"new in work/: {name}")
+    link_docs()
     trust_lessons()
     quiet_settings(ROOT / ".jupyter" / "settings")
+    first_layout(ROOT / ".jupyter" / "workspaces")
     os.execve(sys.executable, lab_command(options=options), lab_environment())

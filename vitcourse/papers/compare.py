@@ -142,7 +142,8 @@ def table():
         link = f"[{paper.authors} {paper.year}]({paper.link})"
         count = lines_of_code(sys.modules[f"vitcourse.papers.{file}"].__file__)
         lines = f"[{count}](vitcourse/papers/{file}.py)"
-        rows.append([name, link, changes(paper), " · ".join(counts), lines, paper.lesson])
+        changed = changes(paper).replace("_", r"\_")
+        rows.append([name, link, changed, " · ".join(counts), lines, paper.lesson])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 

@@ -50,7 +50,7 @@ def explore_patches(image, patch, alt):
         "start": start,
     }
     ratio = image.shape[1] / image.shape[0]
-    tall = height(ratio, wide=248, narrow=630, least=300)
+    tall = height(ratio, wide=268, narrow=634, least=300)
     show("patches", data, patches_picture(image, grid, patch, start), alt, tall, SMALLER_IMAGE)
 
 

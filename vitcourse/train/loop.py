@@ -273,11 +273,12 @@ def evaluate(model, data, device="auto", batch=1000, precision="auto"):
     rank, world = distributed.place()
     classes = len(data.classes)
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
-    loss = torch.zeros((), dtype=torch.float64, device=device)
+    precise = torch.float32 if device.type == "mps" else torch.float64  # which mps does not have
+    loss = torch.zeros((), dtype=precise, device=device)
     for images, labels in test_batches(data, device, batch, rank, world):
         with autocast(precision, device):
             logits = model(images).float()
-        loss += F.cross_entropy(logits, labels, reduction="sum").double()
+        loss += F.cross_entropy(logits, labels, reduction="sum").to(precise)
         guesses = logits.argmax(dim=1)
         confusion += torch.bincount(labels * classes + guesses, minlength=classes**2)
     distributed.total(confusion), distributed.total(loss)
