@@ -6,7 +6,7 @@
 # In lessons 01 to 06 you build one, line by line, and find that it computes the same numbers as the
 # published ones.
 #
-# In fifteen minutes you check your computer, solve a first exercise, and watch two trained models at
+# In half an hour you check your computer, solve a first exercise, and watch two trained models at
 # work.
 #
 # **How to run it.** Click into a cell and press Shift+Enter: it runs, and the next one is chosen. Run
@@ -201,7 +201,7 @@ print("truth:  ", digits.test_labels[12:20].tolist())
 # | [05 the encoder block](05-encoder-block.ipynb) | the block | what turns attention into a layer? |
 # | [06 the whole ViT](06-vision-transformer.ipynb) | the model | is it the published one? |
 #
-# Each builds on those before it and takes 30 to 60 minutes. Then the model is put to work:
+# Each builds on those before it and takes 30 to 90 minutes. Then the model is put to work:
 #
 # | lesson | you do | the question |
 # |---|---|---|
