@@ -85,6 +85,10 @@ show.figure(show.images(pictures, titles, columns=8), alt)
 # %% name="sizes"
 question = "tokens that an iGPT reads of an image of 32 x 32 pixels in three colours"
 check.predict(question, ...)
+shapes = {"a photograph": (224, 224, 3), "made small": (32, 32, 3), "palette": (32, 32)}
+for name, shape in shapes.items():
+    values = torch.tensor(shape).prod().item()
+    print(f"{name:13}{' x '.join(map(str, shape)):14}{values:>8,} numbers")
 for name in ("igpt_s", "igpt_m", "igpt_l", "igpt_xl"):
     sizes = papers.configs()[name].sizes
     count = compare.parameters(name) / 1e6

@@ -28,7 +28,9 @@ RIGHT = BY_COLUMNS.replace("(w h)", "(h w)")
 
 def command():
     """The command that `make lab` runs once all is set up, by the Python of these tests."""
-    said = subprocess.check_output(["make", "-n", "lab"], cwd=ROOT, text=True)
+    said = subprocess.check_output(
+        ["make", "-n", "--no-print-directory", "lab"], cwd=ROOT, text=True
+    )
     last = said.strip().split("&& ")[-1]
     assert last == ".venv/bin/vitcourse lab"
     return [sys.executable, "-m", "vitcourse", "lab"]
