@@ -533,7 +533,7 @@ def test_a_lesson_that_was_not_executed_is_refused(here, capsys):
 
 
 def test_nothing_is_written_where_writing_fails(here, monkeypatch):
-    monkeypatch.setattr(slides.os, "replace", lambda *paths: 1 / 0)
+    monkeypatch.setattr(slides.os, "rename", lambda *paths: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("04", "--out", here / "out")
     assert not list(here.glob("*out*")) and not list(here.glob(".out*"))

@@ -403,3 +403,4 @@ def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "file"))
     workspace.trust_lessons(tmp_path)
+    assert (tmp_path / "file").read_text() == "no folder"

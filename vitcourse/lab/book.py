@@ -8,11 +8,10 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 from html import escape
 from pathlib import Path
 
+from vitcourse.files import whole_folder
 from vitcourse.lab import api, pages, render
 from vitcourse.lab.frame import ALONE, assemble, entries, identified
 from vitcourse.lab.pages import Page
@@ -21,7 +20,6 @@ from vitcourse.lab.workspace import ROOT, published
 
 SEAL = ".vitcourse-book"  # the file that says that a folder is a book, and what it holds
 EXPLORER = "notebooks/01-patches.ipynb"  # its first explorer stands on the first page
-ROW = re.compile(r"^\| *([^|]+?) *\|.*\d\d .*\|$", re.M)  # of the README's map of lessons
 PAPERS = re.compile(r"<!-- papers -->\n(.*?)<!-- end -->", re.S)
 OLD_FONTS = re.compile(r",url\([^)]*\.(woff|ttf)\) format\([^)]*\)")  # every browser reads woff2
 
@@ -199,11 +197,11 @@ def record_table(records):
 def assets():
     """What all pages share: styles, the script, and KaTeX with its fonts."""
     katex = package("katex")
-    styles = render.style() + (render.THEME / "book.css").read_text()
+    styles = render.style() + render.theme("book.css")
     sheet = (katex / "dist" / "katex.min.css").read_text()
     files = {
         "book.css": styles.encode(),
-        "book.js": (render.THEME / "book.js").read_bytes(),
+        "book.js": render.theme("book.js").encode(),
         "katex/katex.css": OLD_FONTS.sub("", sheet).encode(),
         "katex/katex.js": (katex / "dist" / "katex.min.js").read_bytes(),
         "katex/auto-render.js": (katex / "dist/contrib/auto-render.min.js").read_bytes(),
@@ -243,21 +241,8 @@ def need_room(out):
 
 def write(out, files):
     """Write the files of a book to a folder, which appears whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".partial", dir=out.parent))
-    try:
-        new, old = folder / "new", folder / "old"
+    with whole_folder(out, replaces=True) as folder:
         for name, content in (files | {SEAL: seal(files)}).items():
-            path = new / name
+            path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        if out.exists():
-            os.rename(out, old)
-        try:
-            os.rename(new, out)
-        except BaseException:
-            if old.exists():
-                os.rename(old, out)
-            raise
-    finally:
-        shutil.rmtree(folder)

@@ -10,7 +10,6 @@ from vitcourse.lab.pages import between
 
 ALONE = ("Recorded results", "The package")  # parts that are listed only on their own pages
 DOLLARS = re.compile(r"\$[^$]+\$")
-TEMPLATE = Template((render.THEME / "page.html").read_text(encoding="utf-8"))
 MATH = Template("""<link rel="stylesheet" href="$root/assets/katex/katex.css">
 <script defer src="$root/assets/katex/katex.js"></script>
 <script defer src="$root/assets/katex/auto-render.js"></script>
@@ -25,7 +24,8 @@ def assemble(page, parts):
     same = [p for other, p in every if other == part or not {other, part} & set(ALONE)]
     content = "".join(html for _, html in page.pieces)
     words = plain("".join(text for *_, text in sections(page)[:1]))
-    return TEMPLATE.substitute(
+    return render.page(
+        "page.html",
         title=escape(page.title),
         about=escape(shorten(words, 160, placeholder=" ...")),
         root=root,
@@ -91,7 +91,7 @@ def without_code(html):
 
 def identified(pieces):
     """The pieces of a page with an id for every heading, no two alike."""
-    seen = set(re.findall(r'\bid="([^"]*)"', TEMPLATE.template))
+    seen = set(re.findall(r'\bid="([^"]*)"', render.theme("page.html")))
 
     def name(match):
         level, given, inside = match.groups()

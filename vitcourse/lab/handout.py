@@ -6,12 +6,11 @@ It keeps hints out of the way, and nothing more: whoever has the course can read
 import ast
 import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
 import nbformat
 
+from vitcourse.files import whole_folder
 from vitcourse.lab.workspace import ROOT, published
 
 EXAM = "from vitcourse import check\n\ncheck.exam()  # hints and solutions are switched off"
@@ -44,17 +43,10 @@ def handout(lessons, out, nbgrader=False, root=ROOT):
             raise ValueError(f"no lesson begins with {wanted!r}: choose from {known}")
     if not chosen:
         raise ValueError("no lesson is named: say which, such as 01")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".partial", dir=out.parent))
-    try:
+    with whole_folder(out) as folder:
         names = [write(all_[name], folder, name, nbgrader) for name in chosen]
         if nbgrader:
             (folder / "nbgrader_config.py").write_text(CONFIG)
-        folder.chmod(0o755)  # a temporary folder is its owner's alone
-        os.rename(folder, out)
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
     return [out / name for name in names]
 
 

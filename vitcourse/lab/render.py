@@ -8,6 +8,7 @@ import base64
 import re
 from html import escape
 from pathlib import Path
+from string import Template
 
 import nbformat
 
@@ -162,4 +163,14 @@ def plain(printed):
 
 def style():
     """The CSS of colours, code and outputs, for light and dark."""
-    return (THEME / "common.css").read_text(encoding="utf-8")
+    return theme("common.css")
+
+
+def theme(name):
+    """A file of the theme."""
+    return (THEME / name).read_text(encoding="utf-8")
+
+
+def page(name, **parts):
+    """A page of the theme, each $name replaced."""
+    return Template(theme(name)).substitute(parts)

@@ -9,9 +9,7 @@ import ast
 import base64
 import os
 import re
-import shutil
 import sys
-import tempfile
 import tomllib
 from dataclasses import dataclass
 from html import escape, unescape
@@ -19,7 +17,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import NamedTuple
 
-from vitcourse.files import write_whole
+from vitcourse.files import whole_folder, write_whole
 from vitcourse.lab import render, web
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,6 +119,11 @@ def sections(notebook):
     ]
 
 
+def heading(cell):
+    """What the section is called that begins with a cell."""
+    return re.search(r"^##? +(.+)$", cell.source, re.M)[1]
+
+
 # From cells to slides ---------------------------------------------------------------------------
 
 
@@ -145,8 +148,7 @@ def sections_of(notebook):
     about, found, slides = notebook.metadata["slides"], [], []
     for cell, following in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
         if cell.id in about["sections"]:
-            heading = re.search(r"^##? +(.+)$", cell.source, re.M)[1]
-            found.append(Section(heading, about["sections"][cell.id], []))
+            found.append(Section(heading(cell), about["sections"][cell.id], []))
         new = [Slide(shown, notes_of(cell)) for shown in shown_of(cell, following)]
         if slides and not new:
             slides[-1].notes += notes_of(cell)  # what is not shown is still said
@@ -307,9 +309,8 @@ def overview(about, notebook):
     start, rows = 0, ""
     for cell in notebook.cells:
         if cell.id in about["sections"]:
-            heading = re.search(r"^##? +(.+)$", cell.source, re.M)[1]
             minutes = about["sections"][cell.id]
-            rows += f"<tr><td>{start}</td><td>{minutes}</td><td>{line(heading)}</td></tr>"
+            rows += f"<tr><td>{start}</td><td>{minutes}</td><td>{line(heading(cell))}</td></tr>"
             start += minutes
     head = "<tr><th>at minute</th><th>takes</th><th>section</th></tr>"
     return (
@@ -339,7 +340,7 @@ def deck(notebook):
             )
         body += f"<section>\n{stack}</section>\n"
         start += section.minutes
-    return fill(
+    return render.page(
         "deck.html",
         generator=OURS,
         minutes=str(about["minutes"]),
@@ -347,7 +348,7 @@ def deck(notebook):
         licences="\n".join(
             (web.package(name) / "LICENSE").read_text() for name in ("reveal.js", "katex")
         ),
-        style=katex_style() + reveal("reveal.css") + render.style() + theme("deck.css"),
+        style=katex_style() + reveal("reveal.css") + render.style() + render.theme("deck.css"),
         script="\n".join(
             inside_script(text)
             for text in (
@@ -355,21 +356,11 @@ def deck(notebook):
                 katex("contrib/auto-render.min.js"),
                 reveal("reveal.js"),
                 reveal("plugin/notes.js"),
-                theme("deck.js"),
+                render.theme("deck.js"),
             )
         ),
         slides=body,
     )
-
-
-def fill(name, **parts):
-    """A page of the theme, each {{name}} replaced."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], theme(name))
-
-
-def theme(name):
-    """A file of the theme."""
-    return (render.THEME / name).read_text(encoding="utf-8")
 
 
 def reveal(name):
@@ -460,7 +451,7 @@ def index(decks, out):
         about = re.search(r'"minutes" content="(\d+)">\s*<title>(.*?)</title>', page)
         if about:
             rows += f'<li><a href="{escape(name)}">{about[2]}</a> {about[1]} min</li>\n'
-    return fill("decks.html", generator=OURS, style=render.style(), rows=rows)
+    return render.page("decks.html", generator=OURS, style=render.style(), rows=rows)
 
 
 def write(pages, out):
@@ -469,13 +460,6 @@ def write(pages, out):
         for name, page in pages.items():
             write_whole(out / name, page.encode())
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".partial", dir=out.parent))
-    try:
+    with whole_folder(out) as folder:
         for name, page in pages.items():
             (folder / name).write_bytes(page.encode())
-        folder.chmod(0o755)  # a temporary folder is its owner's alone
-        os.replace(folder, out)
-    except BaseException:
-        shutil.rmtree(folder)
-        raise

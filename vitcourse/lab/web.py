@@ -7,11 +7,11 @@ import base64
 import hashlib
 import io
 import os
-import shutil
 import tarfile
-import tempfile
 import urllib.request
 from pathlib import Path, PurePosixPath
+
+from vitcourse.files import whole_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {  # name: (version, integrity as npm states it)
@@ -66,18 +66,18 @@ def verified(content, name, integrity):
 
 def unpack(content, folder):
     """Unpack the files of a package into a folder, which appears whole or not at all."""
-    folder.parent.mkdir(exist_ok=True)
-    partial = Path(tempfile.mkdtemp(suffix=".partial", dir=folder.parent))
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+        with (
+            whole_folder(folder) as new,
+            tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive,
+        ):
             for member in archive:
                 path = PurePosixPath(*PurePosixPath(member.name).parts[1:])  # without "package/"
                 if path.is_absolute() or ".." in path.parts:
                     raise OSError(f"{member.name} would lie outside {folder}: nothing is kept")
                 if member.isfile():
-                    (partial / path).parent.mkdir(parents=True, exist_ok=True)
-                    (partial / path).write_bytes(archive.extractfile(member).read())
-        if not folder.is_dir():  # or someone else was faster
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+                    (new / path).parent.mkdir(parents=True, exist_ok=True)
+                    (new / path).write_bytes(archive.extractfile(member).read())
+    except OSError:
+        if not folder.is_dir():  # or else someone was faster
+            raise
