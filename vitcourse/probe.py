@@ -142,7 +142,8 @@ def leave_one_out(model, images, labels):
     """
     chosen = torch.arange(len(labels)), labels
     whole = model(images)[chosen]  # (B,)
-    everything = torch.arange(model.patch_embed(images[:1])[0].shape[1])
+    count = model.patch_embed(images[:1])[0].shape[1]
+    everything = torch.arange(count, device=images.device)
     falls = [
         whole - with_tokens(model, images, everything[everything != i])[chosen] for i in everything
     ]

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import torch
 from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
 from vitcourse.config import grid_of, require_count
-from vitcourse.show.figures import COLOURS, STYLE
+from vitcourse.show.figures import COLOURS, STYLE, to_numpy
 
 WEB = Path(__file__).parent / "web"
 WIDTH = 900  # of an explorer on the page, at most; CSS pixels
@@ -114,14 +113,6 @@ FEWER_MAPS = "give fewer layers, such as maps[-1:], or a smaller image"
 
 
 # What is refused --------------------------------------------------------------------------------
-
-
-def to_numpy(values):
-    """An array from an array or a tensor."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        return (values.double() if values.is_floating_point() else values).numpy()
-    return np.asarray(values)
 
 
 def checked_image(image):

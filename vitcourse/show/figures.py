@@ -4,6 +4,7 @@ import io
 
 import matplotlib
 import numpy as np
+import torch
 from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
@@ -54,8 +55,17 @@ def picture(figure, alt):
     }
 
 
+def to_numpy(values):
+    """An array from an array, or from a tensor wherever it lies, with or without a gradient."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    return np.asarray(values)
+
+
 def patch_grid(image, patch, gap=4):
     """Draw an image (H, W, C), and beside it the same cut into patches: a matplotlib Figure."""
+    image = to_numpy(image)
     height, width, channels = image.shape
     h, w = grid_of((height, width), patch)
     step = patch + gap

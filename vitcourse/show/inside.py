@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from vitcourse.probe import record_attention
 from vitcourse.show.explorers import explore_attention
-from vitcourse.show.figures import COLOURS, STYLE
+from vitcourse.show.figures import COLOURS, STYLE, to_numpy
 from vitcourse.show.plots import bare
 
 LEAST = 256  # pixels of the longer side of a picture in an explorer
@@ -72,14 +72,14 @@ def attention_maps(image, maps, grid, token=0, prefix_len=1):
         axes = drawing.subplot_mosaic(
             [["picture", "picture", *(f"{i} {k}" for k in range(K))] for i in range(L)]
         )
-        pixels = image.permute(1, 2, 0).squeeze(-1).cpu().numpy()
+        pixels = to_numpy(image.permute(1, 2, 0).squeeze(-1))
         top = 255 if image.dtype == torch.uint8 else 1
         axes["picture"].imshow(pixels, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
         bare(axes["picture"])
-        heat = maps[:, :, token, prefix_len:].unflatten(-1, tuple(grid)).cpu()  # (L, K, h, w)
+        heat = to_numpy(maps[:, :, token, prefix_len:].unflatten(-1, tuple(grid)))  # (L, K, h, w)
         for layer in range(L):
             for head in range(K):
-                place, values = axes[f"{layer} {head}"], heat[layer, head].numpy()
+                place, values = axes[f"{layer} {head}"], heat[layer, head]
                 place.imshow(values, cmap="viridis", vmin=0, interpolation="nearest")
                 bare(place)
                 if layer == 0:

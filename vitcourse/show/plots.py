@@ -4,14 +4,14 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from vitcourse.show.figures import STYLE
+from vitcourse.show.figures import STYLE, to_numpy
 
 
 def images(pictures, titles=(), columns=8, size=1.3):
     """Pictures side by side, each (H, W), (C, H, W) or (H, W, C), uint8 or 0..1: a Figure."""
     drawing, axes = tiles(len(pictures), columns, size, titles)
     for place, image in zip(axes, pictures, strict=True):
-        pixels = np.asarray(image)
+        pixels = to_numpy(image)
         if pixels.ndim == 3 and pixels.shape[0] in (1, 3):
             pixels = pixels.transpose(1, 2, 0)
         if pixels.dtype != np.uint8:
@@ -29,7 +29,7 @@ def heatmaps(maps, titles=(), columns=8, size=1.6, limits=None, numbers=False):
     sets the scale; `numbers` writes every value into its cell, for small matrices.
     """
     drawing, axes = tiles(len(maps), columns, size, titles)
-    values = [np.asarray(map, dtype=float) for map in maps]
+    values = [to_numpy(map).astype(float) for map in maps]
     low = min(map.min() for map in values)
     high = max(map.max() for map in values)
     colours = "viridis"
@@ -115,7 +115,7 @@ def bars(values, label, spread=None, mark=None, limit=None):
         drawing = Figure(figsize=(6, 0.5 + 0.33 * len(names)), layout="constrained")
         axes = drawing.subplots()
         errors = [spread[name] for name in names] if spread else None
-        axes.barh(names, [values[name] for name in names], xerr=errors, height=0.65)
+        axes.barh(names, [float(values[name]) for name in names], xerr=errors, height=0.65)
         axes.invert_yaxis()
         axes.set(xlabel=label, xlim=(0, limit))
         if mark is not None:

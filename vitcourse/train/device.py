@@ -10,9 +10,7 @@ def pick_device(name="auto"):
     if isinstance(name, torch.device):
         return name
     if name in (None, "auto"):
-        if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return fastest()
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -20,6 +18,13 @@ def pick_device(name="auto"):
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used: {reason}") from None
     return device
+
+
+def fastest():
+    """A CUDA GPU, else a Mac's GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def pick_precision(name, device):
