@@ -26,6 +26,7 @@ import torchvision
 import transformers
 
 from vitcourse import make_vit, weights
+from vitcourse.train.environment import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -216,15 +217,10 @@ def measure(shape, mode, device, compiled, rounds):
 
 def environment(device):
     """Where and with what this was measured."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        processor = lines[0].split(": ")[1] if lines else processor
     sources = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in SOURCES))
     return {
         "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else processor,
+        "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **{lib.__name__: lib.__version__ for lib in (torch, torchvision, timm, transformers)},

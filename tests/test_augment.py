@@ -102,30 +102,75 @@ def test_flip_by_loops():
     check_flip(augment)
 
 
-def bilinear(image, matrix):
-    """Move an image (C, H, W) by a matrix (2, 3), pixel by pixel, in float64."""
+def tent(t):
+    """How much a pixel counts that lies t pixels away, if four are mixed."""
+    return max(0, 1 - abs(t))
+
+
+def cubic(t, a=-0.75):
+    """The same if sixteen are mixed: PyTorch's kernel. Keys 1981."""
+    t = abs(t)
+    if t < 1:
+        return (a + 2) * t**3 - (a + 3) * t**2 + 1
+    return a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a if t < 2 else 0
+
+
+def sampled(image, y, x, kernel, outside):
+    """The value of an image (C, H, W) at the place y, x, beyond the edge by `outside`."""
+    total = np.zeros(len(image))
+    for i in range(math.floor(y) - 1, math.floor(y) + 3):
+        for j in range(math.floor(x) - 1, math.floor(x) + 3):
+            total += kernel(y - i) * kernel(x - j) * outside(image, i, j)
+    return total
+
+
+def zeros(image, i, j):
+    inside = 0 <= i < image.shape[1] and 0 <= j < image.shape[2]
+    return image[:, i, j] if inside else 0
+
+
+def outermost(image, i, j):
+    return image[:, min(max(i, 0), image.shape[1] - 1), min(max(j, 0), image.shape[2] - 1)]
+
+
+def moved(image, matrix, bent, kernel):
+    """Move an image (C, H, W) by a matrix (2, 3) and bend it, pixel by pixel, in float64."""
     out = np.zeros_like(image)
     back = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
     for y in range(H):
         for x in range(W):
             from_x, from_y, _ = back @ [x - (W - 1) / 2, y - (H - 1) / 2, 1]
-            from_x, from_y = from_x + (W - 1) / 2, from_y + (H - 1) / 2
-            for i in (math.floor(from_y), math.floor(from_y) + 1):
-                for j in (math.floor(from_x), math.floor(from_x) + 1):
-                    if 0 <= i < H and 0 <= j < W:
-                        part = (1 - abs(from_y - i)) * (1 - abs(from_x - j))
-                        out[:, y, x] += part * image[:, i, j]
+            from_x, from_y = from_x + bent[0, y, x], from_y + bent[1, y, x]
+            place = from_y + (H - 1) / 2, from_x + (W - 1) / 2
+            out[:, y, x] = sampled(image, *place, kernel, zeros).clip(0, 1)
     return out
 
 
 def check_affine(a):
     images, matrices = batch(), torch.eye(2, 3).double() + 0.3 * torch.randn(B, 2, 3).double()
     matrices[:, :, 2] *= 10
-    out = a.affine_by(images, matrices)
-    assert out.shape == images.shape and out.dtype == images.dtype
-    for b in range(B):
-        wanted = bilinear(images[b].double().numpy(), matrices[b].numpy())
-        torch.testing.assert_close(out[b].double(), torch.from_numpy(wanted), rtol=0, atol=1e-5)
+    bent = 2 * torch.randn(B, 2, H, W).double()
+    for kernel, bends in ((tent, None), (tent, bent), (cubic, bent)):
+        out = a.affine_by(images, matrices, bends, kernel is cubic)
+        assert out.shape == images.shape and out.dtype == images.dtype
+        for b in range(B):
+            how = matrices[b].numpy(), (bent[b] if bends is not None else 0 * bent[b]).numpy()
+            wanted = torch.from_numpy(moved(images[b].double().numpy(), *how, kernel))
+            torch.testing.assert_close(out[b].double(), wanted, rtol=0, atol=1e-5)
+
+
+def check_bend(a):
+    pulls = torch.randn(B, 2, 4, 4).double()
+    out = a.bend(pulls, (H, W))
+    assert out.shape == (B, 2, H, W)
+    for b, y, x in ((0, 0, 0), (1, H - 1, 2), (2, 3, 5), (3, H - 2, W - 1)):
+        place = 3 * y / (H - 1), 3 * x / (W - 1)
+        wanted = sampled(pulls[b].numpy(), *place, cubic, outermost)
+        np.testing.assert_allclose(out[b, :, y, x], wanted, rtol=0, atol=1e-10)
+
+
+def test_bend_by_loops():
+    check_bend(augment)
 
 
 def test_affine_by_loops():
@@ -185,6 +230,14 @@ def check_affine_is_drawn(a):
         values, _ = drawn(a, "affine_matrices", a.affine, images, **{name: value})
         still = [v.unique().tolist() in ([0], [1]) for v in values]
         assert sum(still) == {"rotate": 5, "scale": 5, "shear": 4, "translate": 4}[name]
+    (pulls, size), out = drawn(a, "bend", a.affine, images, elastic=0.7, bicubic=True)
+    assert pulls.shape == (2000, 2, 4, 4) and size == (H, W)
+    for y, x in ((0, 0), (1, 2)):
+        assert_own_choices(pulls[:, 0, y, x], -0.7, 0.7)
+        assert_unlike(pulls[:, 0, y, x], pulls[:, 1, y, x])
+        assert_unlike(pulls[:, 0, y, x], pulls[:, 0, y + 1, x])
+    still = torch.eye(2, 3).double().expand(2000, 2, 3)
+    assert torch.equal(out, a.affine_by(images, still, a.bend(pulls, size), True))
 
 
 def test_affine_is_drawn():
@@ -465,6 +518,8 @@ EVERYTHING = augment.Augment(
     scale=0.2,
     shear=10,
     translate=0.1,
+    elastic=0.5,
+    bicubic=True,
     brightness=0.4,
     contrast=0.4,
     saturation=0.4,
@@ -481,7 +536,7 @@ def calls(a):
     return {
         "shift": lambda x, t, g: [a.shift(x, 3, generator=g)],
         "flip": lambda x, t, g: [a.flip(x, generator=g)],
-        "affine": lambda x, t, g: [a.affine(x, 20, 0.2, 10, 0.1, generator=g)],
+        "affine": lambda x, t, g: [a.affine(x, 20, 0.2, 10, 0.1, 0.5, True, generator=g)],
         "cutout": lambda x, t, g: [a.cutout(x, 4, generator=g)],
         "colour": lambda x, t, g: [a.colour(x, 0.4, 0.4, 0.4, generator=g)],
         "rand_augment": lambda x, t, g: [a.rand_augment(x, generator=g)],
@@ -545,7 +600,7 @@ def test_the_order_of_augment():
     out, labels = EVERYTHING(images, targets, generator)
     g = seeded(5)
     images = augment.flip(augment.shift(images, 3, generator=g), generator=g)
-    images = augment.affine(images, 20, 0.2, 10, 0.1, generator=g)
+    images = augment.affine(images, 20, 0.2, 10, 0.1, 0.5, True, generator=g)
     images = augment.colour(images, 0.4, 0.4, 0.4, generator=g)
     images = augment.cutout(augment.rand_augment(images, 2, 9, generator=g), 4, generator=g)
     images, targets = augment.mix(images, targets, 0.8, 1.0, generator=g)
@@ -570,6 +625,8 @@ def test_nothing_switched_on_changes_nothing():
         ("scale", 1),
         ("shear", -2),
         ("translate", 1.1),
+        ("elastic", -1),
+        ("bicubic", 1),
         ("brightness", float("nan")),
         ("contrast", "strong"),
         ("saturation", 2),
@@ -639,9 +696,16 @@ ERRORS = [  # the check that must notice it, the right text, the wrong one
         "draw(generator, 1).expand(len(images)) < 0)",
     ),
     (check_affine, "from_x * 2 / W, from_y * 2 / H", "from_x * 2 / W, from_y * 2 / W"),
-    (check_affine, "align_corners=False", "align_corners=True"),
+    (check_affine, "mode, align_corners=False", "mode, align_corners=True"),
     (check_affine, "torch.linalg.inv(matrices[:, :, :2])", "matrices[:, :, :2]"),
     (check_affine, "[from_x * 2 / W, from_y * 2 / H]", "[from_y * 2 / H, from_x * 2 / W]"),
+    (check_affine, "from_y + bent[:, 1]", "from_y + bent[:, 0]"),
+    (check_affine, 'mode = "bicubic" if bicubic else "bilinear"', 'mode = "bilinear"'),
+    (check_affine, "mode, align_corners=False).clamp(0, 1)", "mode, align_corners=False)"),
+    (check_bend, 'mode="bicubic", align_corners=True', 'mode="bicubic", align_corners=False'),
+    (check_bend, 'mode="bicubic", align', 'mode="bilinear", align'),
+    (check_affine_is_drawn, "generator, B, 2, 4, 4)", "generator, 1, 2, 4, 4).expand(B, 2, 4, 4)"),
+    (check_affine_is_drawn, "bend(elastic * draw(", "bend(draw("),
     (check_matrices, "scale * (cos * tan_x - sin)", "scale * (cos * tan_y - sin)"),
     (check_torchvision, "(cos * tan_x - sin), dx", "(cos * tan_x + sin), dx"),
     (check_affine_is_drawn, "draw(generator, 6, B)", "draw(generator, 6, 1).expand(6, B)"),

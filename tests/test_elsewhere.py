@@ -142,7 +142,7 @@ def usual(made):
 
 
 def with_everything(made):
-    changes = dict(shift=2, flip=True, rotate=9, translate=0.1, contrast=0.3, saturation=0.3)
+    changes = dict(shift=2, flip=True, rotate=9, elastic=0.5, contrast=0.3, saturation=0.3)
     augment = Augment(**changes, rand_augment=2, cutout=3, cutmix=0.5)
     recipe = SMOKE.but(epochs=1, ema=0.9, accumulate=2, drop_path=0.2, augment=augment)
     return build_model(recipe, made), {"recipe": recipe}

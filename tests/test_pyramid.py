@@ -245,6 +245,9 @@ def test_the_papers_tools_know_it():
     assert Pyramid.variant(Head=MeanHead)(SIZES).prefix_len == 0
     with pytest.raises(ValueError, match="no part called 'Neck'"):
         Pyramid.variant(Neck=PatchEmbed)
+    for entry in (-1, 3):
+        with pytest.raises(ValueError, match=f"entry is {entry}: the stages are 0 to 2"):
+            Pyramid.variant(entry=entry)(SIZES)
 
 
 @pytest.mark.parametrize(

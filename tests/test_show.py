@@ -55,6 +55,17 @@ def test_lines_and_bars_draw_what_they_are_given():
     assert [label.get_text() for label in bars.axes[0].get_yticklabels()] == ["x", "y"]
 
 
+def test_whole_numbers_have_whole_ticks():
+    def ticks(values):
+        axes = show.lines({"a": values}, "epoch", "loss").axes[0]
+        axes.figure.draw_without_rendering()
+        return [float(t) for t in axes.get_xticks()]
+
+    assert all(tick.is_integer() for tick in ticks([3, 1]))
+    assert all(tick.is_integer() for tick in ticks(([1, 4], [3, 1])))
+    assert not all(tick.is_integer() for tick in ticks(([0.1, 0.9], [3, 1])))
+
+
 @pytest.mark.parametrize("draw", (show.images, show.heatmaps))
 def test_what_cannot_be_drawn_is_refused(draw):
     with pytest.raises(ValueError, match="nothing to draw"):

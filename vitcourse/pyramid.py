@@ -115,6 +115,8 @@ class Pyramid(nn.Module):
         super().__init__()
         self.cfg, self.widths, self.prefix_len = cfg, cfg.dims, self.Head.prefix_len
         self.strides = tuple(accumulate(cfg.patches, mul))
+        if not 0 <= self.entry < len(cfg.dims):
+            raise ValueError(f"entry is {self.entry}: the stages are 0 to {len(cfg.dims) - 1}")
         self.stages, grid = nn.ModuleList(), cfg.image
         for s, (before, dim) in enumerate(pairwise((cfg.channels, *cfg.dims))):
             tokenizer = (self.Downsample if s else self.Tokenizer)(before, dim, cfg.patches[s])

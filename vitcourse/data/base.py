@@ -73,13 +73,13 @@ class Data:
         """The standard deviation of each channel of the training images, scaled to 0..1: (C,)."""
         return self.statistics[1]
 
-    def normalise(self, images):
-        """Images with values 0..255 -> float32 with mean 0 and std 1: (..., C, H, W), same shape.
+    def normalise(self, images, top=255):
+        """Images with values 0..top -> float32 with mean 0 and std 1: (..., C, H, W), same shape.
 
         The mean and the standard deviation are those of the training images.
         """
         mean, std = (value.to(images.device)[:, None, None] for value in (self.mean, self.std))
-        return (images.float() / 255 - mean) / std
+        return (images.float() / top - mean) / std
 
     def to(self, device):
         """The same data with every tensor on `device`."""

@@ -20,7 +20,8 @@ from torch import nn
 from vitcourse.config import Config, grid_of
 from vitcourse.losses import token_labelling
 from vitcourse.papers import Paper, Published
-from vitcourse.vit import Attention, ClassHead, PatchEmbed, ViT
+from vitcourse.papers.cct import UnbiasedAttention
+from vitcourse.vit import ClassHead, PatchEmbed, ViT
 from vitcourse.weights import from_timm, rename
 
 
@@ -50,14 +51,6 @@ class WideConvStem(ConvStem):
     """The stem of LV-ViT-L."""
 
     widths = 128, 128, 128
-
-
-class BareAttention(Attention):
-    """Attention whose queries, keys and values have no bias."""
-
-    def build(self, dim):
-        super().build(dim)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
 
 
 class Divide(nn.Module):
@@ -104,7 +97,7 @@ def from_tlt(state, model):
 class LVViT(ViT):
     """A ViT with a stem of convolutions, divided branches, and a head for every token."""
 
-    Tokenizer, Attention, Head = ConvStem, BareAttention, TokenHead
+    Tokenizer, Attention, Head = ConvStem, UnbiasedAttention, TokenHead
     divisor = 2.0  # what is added to a token is divided by it
     eps = 1e-5  # of the norms
     layouts = {"tlt": ("patch_embed.conv1.weight", from_tlt)}

@@ -3,6 +3,7 @@
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vitcourse.show.figures import STYLE, to_numpy
 
@@ -93,6 +94,8 @@ def lines(series, x, y, log=""):
             xs, values = values if isinstance(values, tuple) else (range(len(values)), values)
             axes.plot(list(xs), [float(v) for v in values], label=name, marker=".", markersize=5)
         axes.set(xlabel=x, ylabel=y)
+        if all(float(place).is_integer() for line in axes.lines for place in line.get_xdata()):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if "x" in log:
             axes.set_xscale("log")
             if len(set(xs)) < 8:

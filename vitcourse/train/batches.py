@@ -125,5 +125,4 @@ class Batches:
         targets = one_hot(labels, len(self.data.classes), self.recipe.smoothing)
         generator = generator_of(self.recipe.seed, "augment", number, who)
         images, targets = self.recipe.augment(images, targets, generator)
-        mean, std = (t.to(self.device)[:, None, None] for t in (self.data.mean, self.data.std))
-        return Batch((images - mean) / std, targets, labels, index)
+        return Batch(self.data.normalise(images, top=1), targets, labels, index)
