@@ -10,22 +10,17 @@ whose accuracy on clean test images is nearest to the ViT's. With fewer images e
 many steps as with all. All accuracies are those after the last epoch, of one seed.
 """
 
-import argparse
-import json
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from benchmarks.cifar10 import few
-from benchmarks.throughput import RESULTS
+from benchmarks.gpu import about, few, options, write
 from vitcourse import probe, stress
 from vitcourse.data import load
 from vitcourse.train import RECIPES, build_model, fit
 from vitcourse.train.device import pick_device
-from vitcourse.train.environment import environment
 
 WIDTHS = 16, 32, 64
 PARTS = 0.02, 0.1, 0.4, 1.0  # of the training images
@@ -51,7 +46,8 @@ def cnn(recipe, data, width):
 
 def train(build, data, recipe):
     """A trained model, and its accuracy on clean test images."""
-    run = fit(build(recipe, data), data, recipe.but(evaluate_every=recipe.epochs))
+    recipe = recipe.but(evaluate_every=recipe.epochs)
+    run = fit(build(recipe, data), data, recipe, device=data.images.device)
     return run.model.eval(), run.accuracy
 
 
@@ -125,7 +121,7 @@ def right(answer, data, images):
     count = 0
     for start in range(0, len(images), 250):
         place = slice(start, start + 250)
-        logits = answer(data.normalise(255 * images[place]).to(pick_device("auto")), place)
+        logits = answer(data.normalise(255 * images[place]), place)
         count += (logits.argmax(dim=1).cpu() == data.test_labels[place].cpu()).sum().item()
     return count / len(images)
 
@@ -147,37 +143,24 @@ def where_it_looks(vit, data, images):
     found = []
     for some in images.split(100):
         with probe.record_attention(vit) as maps:
-            vit(data.normalise(255 * some).to(pick_device("auto")))
+            vit(data.normalise(255 * some))
         found.append(probe.rollout(maps)[:, 0, vit.prefix.shape[1] :].cpu())
     return torch.cat(found).unflatten(1, vit.cfg.grid)
 
 
 def main():
     """Measure one of the two, and record it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("what", choices=["needs", "disturbed"])
-    parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--name", default="exact", help="what the data are called in the record")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--rehearse", action="store_true")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    recipe, data = RECIPES["cifar10-fast"].with_settings(args.set), load(args.data)
+    device, recipe = pick_device(), RECIPES["cifar10-fast"].with_settings(args.set)
+    data = load(args.data)
     if args.rehearse:
         data, recipe = few(data, 256), recipe.but(model="Nano/4", epochs=2, batch=64, compile=False)
-    if torch.cuda.is_available():
-        data = data.to("cuda")
+    data = data.to(device)
     measured = {"needs": needs, "disturbed": disturbed}[args.what](data, recipe)
-    about = {
-        "data": f"CIFAR-10, {args.name}",
-        "images": [len(data.labels), len(data.test_labels)],
-        "recipe": json.loads(recipe.to_json()),
-        "environment": environment(),
-    }
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    path = args.out / f"{'rehearsal-' * args.rehearse}{args.what}-{device}.json"
-    path.write_text(json.dumps(about | measured, indent=1) + "\n")
-    print(f"written: {path}")
+    record = about(f"CIFAR-10, {args.name}", data, recipe) | measured
+    write(record, args.out, "rehearsal-" * args.rehearse + args.what, device)
 
 
 if __name__ == "__main__":

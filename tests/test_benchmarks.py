@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import throughput, withstands
+from benchmarks import throughput
 
 
 @pytest.fixture(autouse=True)
@@ -40,31 +40,3 @@ def test_a_run_is_recorded(tmp_path, monkeypatch, capsys):
         assert row["fastest_other"] != "vitcourse" and 0 < row["ratio"] < 100
     about = record["environment"]
     assert about["torch"] == torch.__version__ and len(about["sources_sha256"]) == 64
-
-
-@pytest.mark.parametrize("what", ["needs", "disturbed"])
-def test_what_models_withstand_is_recorded(what, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(withstands, "WIDTHS", (4, 6))
-    arguments = [
-        what,
-        "--data",
-        "shapes",
-        "--rehearse",
-        "--set",
-        "lr=0.004",
-        "--out",
-        str(tmp_path),
-    ]
-    monkeypatch.setattr(sys, "argv", ["withstands.py", *arguments])
-    withstands.main()
-    record = json.loads((tmp_path / f"rehearsal-{what}-cpu.json").read_text())
-    assert record["recipe"]["lr"] == 0.004 and record["width of the CNN"] in (4, 6)
-    rows = {(row["model"], row.get("images") or row["what"]): row for row in record["rows"]}
-    assert len(rows) == len(record["rows"]) == {"needs": 8, "disturbed": 9 + 2 * 27}[what]
-    assert all(0 <= row["accuracy"] <= 1 for row in record["rows"])
-    for name in ("ViT", "CNN"):
-        if what == "needs":
-            assert {n for model, n in rows if model == name} == {5, 26, 102, 256}
-        else:
-            assert rows[name, "moved, 0"]["accuracy"] == rows[name, "clean"]["accuracy"]

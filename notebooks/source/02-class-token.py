@@ -391,9 +391,10 @@ show.figure(picture, alt=text)
 print(f"between images a weight differs by {rows[..., 1:].std(dim=1).mean():.2f}")
 
 # %% [markdown] name="heads-answer"
-# Most heads have one patch that they prefer; head 2 of block 1 spreads over all four. A mean would weigh
-# each patch with 0.25. That is the difference between the two ways of reading: weights that are learned
-# and depend on the image, against weights that are fixed.
+# Most heads have one patch that they prefer. In block 0, head 2 has two, and head 3 takes more from the
+# class token itself than from all patches. A mean would weigh each patch with 0.25. That is the difference
+# between the two ways of reading: weights that are learned and depend on the image, against weights that
+# are fixed.
 #
 # Why, then, did the mean read digits as well? Its patches are not alone either. They have looked at each
 # other in every block, before the mean is taken. That is attention, and lesson 04 builds it.

@@ -301,7 +301,7 @@ print(f"in the MLP: {in_mlp / sum(counts.values()):.0%}")
 #
 # Version 2 adds and adds. Nothing bounds the sum: larger tokens make larger branches, which make larger
 # tokens. How fast depends on the weights, and training changes them. In the digits model that comes with
-# this course, the weights of one `fc2` are nearly twice as large as PyTorch starts them.
+# this course, the weights of one `fc2` are about twice as large as PyTorch starts them.
 #
 # Below is the size of the tokens (their standard deviation, 1 at the start) after 24 blocks, with weights
 # as PyTorch starts them, and with larger ones. Beside version 2 stands the finished block, which has norms.

@@ -64,9 +64,7 @@ def flip_by(images, chosen):
     return torch.where(each(chosen, images).bool(), images.flip(-1), images)
 
 
-def affine(
-    images, rotate=0, scale=0, shear=0, translate=0, elastic=0, bicubic=False, *, generator
-):
+def affine(images, rotate=0, scale=0, shear=0, translate=0, elastic=0, bicubic=False, *, generator):
     """Turn, zoom, slant and move each image, all about its centre, and bend it.
 
     The angle lies between -rotate and rotate degrees, the zoom between 1 - scale and 1 + scale, the

@@ -161,14 +161,14 @@ RECIPES = {
     ),
     "digits": Recipe(
         model="Pico/4",
-        epochs=80,
+        epochs=75,
         batch=64,
         lr=2e-3,
         warmup=0.2,
         smoothing=0.1,
         position_std=0.5,
         gain=0.5,
-        augment=Augment(rotate=12, scale=0.12, shear=12, translate=0.08),
+        augment=Augment(rotate=12, scale=0.12, shear=12, translate=0.08, elastic=0.5, bicubic=True),
     ),
     "shapes": Recipe(epochs=30, lr=3e-3, augment=Augment(shift=2, flip=True)),
     "cifar10": Recipe(
