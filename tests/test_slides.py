@@ -61,6 +61,76 @@ def test_the_slides_of_a_lesson(path):
     assert not list(faults(lesson(path)))
 
 
+# Figures of a slide that its lesson does not say: worked out in class, or wrong answers ----------
+
+BY_HEART = {
+    "00-start-here": {"8320"},
+    "02-class-token": {"101", "102", "103", "104", "110", "111", "112", "113", "114"}
+    | {"120", "121", "122", "123", "225", "577"},
+    "04-attention": {"0.06", "0.09", "0.6", "0.67", "7.4"},
+    "05-encoder-block": {"280", "394", "2400"},  # 2.4e+03, 2.8e+08
+    "06-vision-transformer": {"0.001", "60%", "4608"},
+    "07-training": {"0.9999"},
+    "09-fine-tuning": {"576", "578", "7680", "7690"},
+    "10-many-gpus": {"500", "1397", "50000"},
+    "11-looking-inside": {"16.5"},
+    "12-what-it-withstands": {"2020"},
+    "13-better-training": {"197", "198"},
+    "14-better-tokens": {"1920", "3136", "6528", "38416"},
+    "16-many-scales": {"86%"},
+    "19-finding-things": {"128"},
+}
+
+
+def figures(text):
+    """The numbers of a text that are not small and whole: {"0.25", "86%", "4608"}."""
+    found = {
+        number.replace(",", "").replace(" ", "")
+        for number in re.findall(r"(?<![\w.])\d(?:[\d,]*\d)?(?:\.\d+)?(?: ?%)?", text)
+    }
+    return {n for n in found if "." in n or "%" in n or float(n) >= 100}
+
+
+def said(notebook):
+    """All that a lesson says in text, code and output."""
+    for cell in notebook.cells:
+        yield cell.source
+        for output in cell.get("outputs", ()):
+            yield output.get("text") or output.get("data", {}).get("text/plain") or ""
+
+
+def unknown_figures(notebook, known=frozenset()):
+    """The figures of slides and notes that the lesson does not say."""
+    lesson_says = figures("\n".join(said(notebook)))
+    lesson_says |= {number.rstrip("%") for number in lesson_says}
+    for cell in notebook.cells:
+        slide = cell.metadata.get("slide", {})
+        for number in figures(slide.get("text", "") + "\n" + slide.get("notes", "")):
+            if not {number, number.rstrip("%")} & (lesson_says | known):
+                yield f"{cell.id}: {number}"
+
+
+@pytest.mark.parametrize("path", TOMLS, ids=lambda path: path.stem)
+def test_slides_say_the_figures_of_their_lesson(path):
+    notebook, known = lesson(path), BY_HEART.get(path.stem, set())
+    assert not list(unknown_figures(notebook, known))
+    found = {line.split(": ")[1] for line in unknown_figures(notebook)}
+    assert found == known, "BY_HEART holds what no slide says"
+
+
+def test_another_figure_is_noticed():
+    cells = [
+        new_markdown_cell("Half of 1,024 is 512."),
+        new_code_cell("", outputs=[new_output("stream", text="differ by 0.25, 7 %")]),
+    ]
+    slide = {"text": "From 1024 to 0.25", "notes": "7 % or 7 of 512"}
+    cells[0].metadata["slide"] = slide
+    assert not list(unknown_figures(new_notebook(cells=cells)))
+    for right, wrong in (("0.25", "0.26"), ("1024", "1025"), ("7 %", "8 %"), ("512", "51.2")):
+        cells[0].metadata["slide"] = {k: v.replace(right, wrong) for k, v in slide.items()}
+        assert len(list(unknown_figures(new_notebook(cells=cells)))) == 1
+
+
 def test_every_lesson_has_slides():
     sources = {s.stem for s in notebooks.sources() if s.stem[0] in "012" and s.stem[1].isdigit()}
     assert sources == {path.stem for path in TOMLS}
