@@ -116,8 +116,8 @@ show.figure(show.lines(series, "pixels a side", "milliseconds", log="xy"), alt)
 # %% [markdown] name="masks-text"
 # Full attention and reduction hold the square; windows grow as the image does. In time: for 64 tokens, full
 # attention is fastest, since cutting and convolving cost, too. From 128 to 256 pixels a side it takes 14
-# times as long, the others four times. From 256 to 512 windows stay at four; reduction is at six, its
-# square comes through.
+# times as long, the others four to five times. From 256 to 512 windows stay at four; reduction is at seven,
+# its square comes through.
 #
 # ## Who may see whom
 #

@@ -426,9 +426,10 @@ for batch in (1, 64):
         print(f"    {name:12}{speed['mean']:>4.0f} +- {speed['spread']:.0f}")
 
 # %% [markdown] name="botnet-text"
-# Fusing pays, each time. But the ViT with as many operations, only 96 wide, is faster still: a negative
-# result, on one processor and one thread. Operations are not time. (The paper's own comparison is at equal
-# accuracy. In the same record, on digits, LeViT is ahead in that.)
+# Fusing pays for single images, each time; 64 at once, the gain is lost in the noise. But the ViT with as
+# many operations, only 96 wide, is faster still: a negative result, on one processor and one thread.
+# Operations are not time. (The paper's own comparison is at equal accuracy. In the same record, on digits,
+# LeViT is ahead in that.)
 #
 # ## Left is not right: BotNet
 #

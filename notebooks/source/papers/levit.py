@@ -200,10 +200,11 @@ alt = "Images a second of ViT, LeViT and fused LeViT, for batches of 1 and 64"
 show.figure(show.bars(speed, "images a second"), alt)
 
 # %% [markdown] name="recorded-answer"
-# Fusing pays with every repetition, and saves no multiplication that is counted here. But the ViT that
-# multiplies as often is faster than LeViT: a negative result. So multiplications are not time. LeViT has six
-# times the parameters to read and more kinds of steps between its matrices; and its attention, with values
-# wider than keys, stores its scores, where that of the ViT runs in one fused kernel.
+# Fusing pays for single images with every repetition, for batches of 64 not with every one; it saves no
+# multiplication that is counted here. But the ViT that multiplies as often is faster than LeViT: a negative
+# result. So multiplications are not time. LeViT has six times the parameters to read and more kinds of
+# steps between its matrices; and its attention, with values wider than keys, stores its scores, where that
+# of the ViT runs in one fused kernel.
 #
 # What one may not conclude: that LeViT is slow for what it knows. The authors compare at equal accuracy,
 # and this ViT has 1.3 million parameters. On digits, LeViT is more accurate with every seed, at a
