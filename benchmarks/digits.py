@@ -13,7 +13,7 @@ about as many parameters as the ViT and the same recipe, which was chosen for th
 
 The recipes were chosen on the 898 training images of "half" alone, cut into three blocks, each
 tested by what the other two had taught, and on folds of StratifiedKFold(5, shuffle=True,
-random_state=1). By the protocols above, two earlier recipes were measured before the present ones.
+random_state=1). By the protocols above, three earlier ones were measured before the present ones.
 
 One thread; seconds are processor time of this process, for training and testing one model.
 """
