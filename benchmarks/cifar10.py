@@ -11,6 +11,7 @@ seconds are those of training: evaluation counts, loading the data does not.
 
 import statistics
 
+from benchmarks.digits import count
 from benchmarks.gpu import about, few, options, write
 from vitcourse.data import load
 from vitcourse.train import RECIPES, build_model, fit
@@ -35,7 +36,7 @@ def main():
         print(f"seed {seed}: {run.accuracy:.2%} in {run.history[-1]['seconds']:.0f} s", flush=True)
     last = [run["history"][-1]["test_accuracy"] for run in runs]
     record = about(f"CIFAR-10, {args.name}", data, recipe) | {
-        "parameters": sum(p.numel() for p in build_model(recipe, data).parameters()),
+        "parameters": count(build_model(recipe, data)),
         "accuracy_mean": round(statistics.mean(last), 5),
         "accuracy_spread": round(statistics.stdev(last), 5) if len(last) > 1 else None,
         "seconds": [run["history"][-1]["seconds"] for run in runs],

@@ -33,6 +33,7 @@ from benchmarks.claims.deformable_detr import MODELS
 from benchmarks.claims.detr import RECIPE as SMALL_DETECTION
 from benchmarks.claims.ipt import RECIPE as SMALL_RESTORATION
 from benchmarks.claims.mae import error_of_mean, labelled
+from benchmarks.digits import count
 from benchmarks.gpu import about, few, options, write
 from vitcourse import detect
 from vitcourse.data import load
@@ -45,11 +46,6 @@ from vitcourse.vit import ViT
 
 FLIP = Augment(flip=True)
 PHOTOGRAPHS = RECIPES["cifar10-fast"]
-
-
-def parameters(model):
-    """How many numbers a model learns."""
-    return sum(p.numel() for p in model.parameters())
 
 
 # Without labels -----------------------------------------------------------------------------------
@@ -90,9 +86,9 @@ def without_labels(data, recipe, device, steps=2000):
             row = {"labels": len(some.labels), "way": way}
             rows.append(row | taught(run.model, some, way, recipe, steps))
             print(rows[-1], flush=True)
-    decoder = parameters(model.head)
+    decoder = count(model.head)
     return {
-        "parameters": {"encoder": parameters(model) - decoder, "decoder": decoder},
+        "parameters": {"encoder": count(model) - decoder, "decoder": decoder},
         "error of the mean image": error_of_mean(there),
         "pre-training": errors,
         "with labels": {"recipe": "cifar10-fast", "batch": BATCH, "rates": RATES},
@@ -160,7 +156,7 @@ def detection(data, recipe, device):
             row |= {key: entry[f"test_{key}"] for key in ("AP", "AP50", "duplicates")}
             rows.append({"model": name} | row)
             print(rows[-1], flush=True)
-    return {"parameters": {n: parameters(m) for n, m in models.items()}, "rows": rows}
+    return {"parameters": {n: count(m) for n, m in models.items()}, "rows": rows}
 
 
 # Restoration --------------------------------------------------------------------------------------
@@ -192,7 +188,7 @@ def restoration(data, recipe, device, width=32, depth=4):
     ]
     print(*rows, sep="\n", flush=True)
     return {
-        "parameters": parameters(model),
+        "parameters": count(model),
         "by epoch": [
             {"epoch": e["epoch"], "PSNR": e["test_PSNR"], "seconds": e["seconds"]} for e in history
         ],

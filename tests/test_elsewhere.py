@@ -3,7 +3,6 @@
 import copy
 import math
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 
+from benchmarks.gpu import few
 from tests.elsewhere import THERE, Tensor, elsewhere
 from tests.proofs import randomise
 from tests.test_papers import MODELS, double, parts
@@ -38,25 +38,9 @@ from vitcourse.train.loop import classify
 SMOKE = RECIPES["smoke"].but(epochs=2, batch=50)
 
 
-def few(made, train=100, test=50):
-    """A part of a data set."""
-    extras = {
-        name: values[: test if name.startswith("test_") else train]
-        for name, values in made.extras.items()
-    }
-    return replace(
-        made,
-        images=made.images[:train],
-        labels=made.labels[:train],
-        test_images=made.test_images[:test],
-        test_labels=made.test_labels[:test],
-        extras=extras,
-    )
-
-
 @pytest.fixture(scope="module")
 def digits():
-    return few(data.load("digits"))
+    return few(data.load("digits"), 100)
 
 
 @pytest.fixture(scope="module")
@@ -248,10 +232,15 @@ WITH_OBJECTS = {
 }
 
 
+@pytest.fixture
+def made(way, digits, shapes, scenes):
+    """The data that a way to train learns from."""
+    return scenes if "DETR" in way else shapes if way in WITH_OBJECTS else digits
+
+
 @pytest.mark.parametrize("way", [*WAYS, *WITH_OBJECTS])
-def test_training(way, digits, shapes, scenes):
+def test_training(way, made):
     """The losses and the scores of every epoch are the same."""
-    made = scenes if "DETR" in way else shapes if way in WITH_OBJECTS else digits
     histories = []
     for place in (nullcontext(), elsewhere()):
         with place:
@@ -265,9 +254,8 @@ def test_training(way, digits, shapes, scenes):
 
 
 @pytest.mark.parametrize("way", [*WAYS, *WITH_OBJECTS])
-def test_training_in_half_precision(way, digits, shapes, scenes):
+def test_training_in_half_precision(way, made):
     """As a GPU trains, on the CPU: bf16 gives nearly the same loss, fp16 a number."""
-    made = scenes if "DETR" in way else shapes if way in WITH_OBJECTS else digits
     losses = {}
     for precision in ("float32", "bf16", "fp16"):
         torch.manual_seed(0)

@@ -102,9 +102,7 @@ def test_without_labels(place, rehearsed, photographs):
     assert {row["steps"] for row in record["rows"]} == {4}
     assert all(0 <= row["accuracy"] <= 1 for row in record["rows"])
     encoder = mae.ViT(calls[0].run.model.cfg)
-    assert record["parameters"]["encoder"] == longer.parameters(encoder) - position_and_head(
-        encoder
-    )
+    assert record["parameters"]["encoder"] == longer.count(encoder) - position_and_head(encoder)
 
 
 def wrong_by_mean(data):
@@ -150,8 +148,7 @@ def test_detection(place, rehearsed):
     plain, deformable = (call.run.model for call in calls)
     assert not isinstance(plain, DeformableDETR) and deformable.cfg.refine
     assert record["parameters"] == {
-        name: longer.parameters(model)
-        for name, model in zip(names, (plain, deformable), strict=True)
+        name: longer.count(model) for name, model in zip(names, (plain, deformable), strict=True)
     }
 
 
@@ -262,7 +259,7 @@ def test_accuracy_on_cifar10_is_recorded(place, tmp_path, fewer):
     last = [run["history"][-1]["test_accuracy"] for run in record["runs"]]
     assert record["accuracy_mean"] == pytest.approx(sum(last) / 2, abs=1e-5)
     assert record["accuracy_spread"] == pytest.approx(abs(last[0] - last[1]) / 2**0.5, abs=1e-5)
-    assert record["parameters"] == longer.parameters(calls[0].run.model)
+    assert record["parameters"] == longer.count(calls[0].run.model)
     assert len(record["seconds"]) == 2 and {c.data.images.device.type for c in calls} == {place}
 
 
@@ -271,16 +268,11 @@ def test_accuracy_on_cifar10_is_recorded(place, tmp_path, fewer):
 LESSONS = {"without_labels": "18", "detection": "19", "restoration": "20"}
 
 
-def shown(what, monkeypatch, record=None):
+def shown(what, folder, monkeypatch, record=None):
     """What the lesson's cell prints of a record, or without one."""
-
-    def recorded(name):
-        assert name == f"longer-{what}-cuda"
-        if record is None:
-            raise ValueError("nothing is recorded")
-        return record
-
-    monkeypatch.setattr(show, "recorded", recorded)
+    monkeypatch.setattr(sys.modules["vitcourse.show.recorded"], "FOLDER", folder)
+    if record:
+        (folder / f"longer-{what}-cuda.json").write_text(json.dumps(record))
     (source,) = (notebooks.NOTEBOOKS / "source").glob(f"{LESSONS[what]}-*.py")
     cells = {cell.id: cell.source for cell in notebooks.read(source).cells}
     with redirect_stdout(io.StringIO()) as said:
@@ -290,13 +282,13 @@ def shown(what, monkeypatch, record=None):
 
 
 @pytest.mark.parametrize("what", LESSONS)
-def test_a_lesson_shows_a_record(what, rehearsed, monkeypatch):
-    assert shown(what, monkeypatch) == "no CUDA run recorded yet\n"
+def test_a_lesson_shows_a_record(what, rehearsed, tmp_path, monkeypatch):
+    assert shown(what, tmp_path, monkeypatch) == "no CUDA run recorded yet\n"
     record = copy.deepcopy(rehearsed(what, "cpu")[0])
     record["environment"]["gpu"] = "a GPU"
     for i, row in enumerate(record["rows"]):  # after so few steps, many are alike
         row |= {name: (1 + i) / 10 + j / 25 for j, name in enumerate(FIGURES[what])}
-    said, about = shown(what, monkeypatch, record), record["environment"]
+    said, about = shown(what, tmp_path, monkeypatch, record), record["environment"]
     assert f"recorded on {about['date']}, a GPU: {record['data']}" in said
     assert f"code: {about['source_sha256'][:12]}" in said
     for row in record["rows"]:

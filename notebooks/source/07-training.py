@@ -609,20 +609,16 @@ print("ok: more than 95 % are right, and the loss stays above its lowest value, 
 fast, curves = RECIPES["cifar10-fast"], {}
 rates = [learning_rate(fast, epoch, fast.epochs) for epoch in range(fast.epochs)]
 curves["part of the highest rate"] = [rate / fast.lr for rate in rates]
-try:
-    record = show.recorded("cifar10-fast-cuda")
-except ValueError:
-    print("no CUDA run recorded yet: the figure shows the schedule alone")
-else:
-    about = record["environment"]
-    print(f"recorded on {about['date']}, {about['gpu']}: {record['data']}")
-    print("code:", about["source_sha256"][:12])
+record = show.recorded_on_gpu("cifar10-fast")
+if record:
     for one in record["runs"]:
         tested = [entry for entry in one["history"] if "test_accuracy" in entry]
         values = [entry["test_accuracy"] for entry in tested]
         name = f"accuracy, seed {one['seed']}"
         curves[name] = ([entry["epoch"] - 1 for entry in tested], values)
         print(f"{name}: {values[-1]:.4f} in {one['history'][-1]['seconds']:.0f} s")
+else:
+    print("the figure shows the schedule alone")
 picture = show.lines(curves, "epoch", "part")
 alt = "The schedule over 50 epochs, and the test accuracy of each run that is recorded"
 show.figure(picture, alt=alt)

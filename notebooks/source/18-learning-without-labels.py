@@ -681,14 +681,8 @@ for name, record in records.items():
 # more than with 10 %. Below stands what was recorded on a GPU, if anything was; it is not run here.
 
 # %% name="longer"
-try:
-    longer = show.recorded("longer-without_labels-cuda")
-except ValueError:
-    print("no CUDA run recorded yet")
-else:
-    about = longer["environment"]
-    print(f"recorded on {about['date']}, {about['gpu']}: {longer['data']}")
-    print("code:", about["source_sha256"][:12])
+longer = show.recorded_on_gpu("longer-without_labels")
+if longer:
     last, mean = longer["pre-training"][-1], longer["error of the mean image"]
     print(f"mean squared error {last['error']:.2f}, of the mean image {mean:.2f}")
     print(f"after {last['epoch']} epochs of pre-training, {last['seconds']:.0f} s")

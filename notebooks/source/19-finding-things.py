@@ -698,14 +698,8 @@ print(show.pairs(record))
 # here.
 
 # %% name="longer"
-try:
-    longer = show.recorded("longer-detection-cuda")
-except ValueError:
-    print("no CUDA run recorded yet")
-else:
-    about = longer["environment"]
-    print(f"recorded on {about['date']}, {about['gpu']}: {longer['data']}")
-    print("code:", about["source_sha256"][:12])
+longer = show.recorded_on_gpu("longer-detection")
+if longer:
     print("model            epoch  steps  seconds   AP50     AP   answers too many")
     for row in longer["rows"]:
         print(f"{row['model']:17}{row['epoch']:>5}{row['step']:>7,}", end="")

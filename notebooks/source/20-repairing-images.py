@@ -583,14 +583,8 @@ for text, pair in record["pairs"].items():
 # enlarged ones gain least. Below stands what was recorded on a GPU, if anything was; it is not run here.
 
 # %% name="longer"
-try:
-    longer = show.recorded("longer-restoration-cuda")
-except ValueError:
-    print("no CUDA run recorded yet")
-else:
-    about = longer["environment"]
-    print(f"recorded on {about['date']}, {about['gpu']}: {longer['data']}")
-    print("code:", about["source_sha256"][:12])
+longer = show.recorded_on_gpu("longer-restoration")
+if longer:
     last = longer["by epoch"][-1]
     print(f"{last['epoch']} epochs, {last['seconds']:.0f} s, PSNR in dB")
     print("                  given   restored")

@@ -15,6 +15,19 @@ def recorded(name):
     return json.loads(path.read_text())
 
 
+def recorded_on_gpu(name):
+    """What was measured on a GPU, after printing where and when; None, said too, if nothing was."""
+    try:
+        record = recorded(f"{name}-cuda")
+    except ValueError:
+        print("no CUDA run recorded yet")
+        return None
+    about = record["environment"]
+    print(f"recorded on {about['date']}, {about['gpu']}: {record['data']}")
+    print("code:", about["source_sha256"][:12])
+    return record
+
+
 def origin(record):
     """One line that says where a record comes from, to be printed beside its figures."""
     about = record["environment"]
