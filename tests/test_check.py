@@ -1,11 +1,13 @@
 """The machinery of the checks: what a learner sees, and what a check never does."""
 
+import math
 import random
 import re
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,21 @@ def test_predictions(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("○") and lines[3].startswith("✓ 196:")
     assert lines[1].startswith("✗ not 14. That is one side") and "Count again" in lines[2]
+
+
+def test_predictions_in_other_forms(capsys):
+    question = "patches of 16 x 16 in an image of 224 x 224"
+    for guess in ("196", [196], {196}, torch.ones(2), np.ones(2)):
+        check.predict(question, guess)
+    check.predict(question, 1, 96)  # as in 1,96
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6 and all("1234, not 1,234" in line for line in lines)
+    for guess in (196.0, torch.tensor(196), np.int64(196)):
+        check.predict(question, guess)
+    (question,) = (q for q in check.QUESTIONS if q.startswith("first loss of a new ViT with 10"))
+    check.predict(question, math.log(10))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and all(line.startswith("✓") for line in lines)
 
 
 def test_unknown_names(capsys):
@@ -208,6 +225,48 @@ def test_a_module_with_other_names_gets_a_clear_word():
     assert "give the class itself" in found.message
 
 
+class Misspelt(nn.Module):
+    def foward(self, images):
+        return images
+
+
+class Plain(check.EXERCISES["add_position"].reference):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        table = self.table.detach().clone()
+        del self.table
+        self.table = table
+
+
+class Frozen(check.EXERCISES["patch_embedding"].reference):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.proj.bias.requires_grad_(False)
+
+
+class Loose(check.EXERCISES["block"].reference):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.norm2.eps = 1e-5
+
+
+MODULES = {
+    "no method forward: is it there": ("patch_embedding", Misspelt),
+    "your table is a plain tensor, wrap it in nn.Parameter": ("add_position", Plain),
+    "no gradient reaches proj.bias": ("patch_embedding", Frozen),
+    "the eps of norm2 is 1e-05: it must be 1e-06": ("block", Loose),
+}
+
+
+@pytest.mark.parametrize("words", MODULES)
+def test_a_module_that_is_nearly_right(words):
+    exercise, answer = MODULES[words]
+    found = verdict(answer, exercise)
+    assert found.status == "wrong" and words in found.message, found.message
+    right = check.EXERCISES[exercise].reference
+    assert verdict(type("Right", (right,), {}), exercise).status == "right"
+
+
 def test_the_learners_own_line_is_shown(tmp_path):
     path = tmp_path / "cell.py"
     path.write_text("def answer(images, patch):\n    z = 1\n    return images.reshape(7, z)\n")
@@ -245,6 +304,16 @@ def in_place(x):
     return y
 
 
+def needed_again(x):
+    y = x.sigmoid()
+    y *= 2
+    return y
+
+
+def unwritten(x):
+    raise NotImplementedError("this kind of x")
+
+
 ANSWERS = {
     "is the return missing": lambda x: print(end=""),
     "yours is a NumPy array": lambda x: (2 * x).detach().numpy(),
@@ -261,6 +330,10 @@ ANSWERS = {
     "no gradient reaches input 1": lambda x: 2 * x.detach(),
     "the gradient for input 1 is not": lambda x: x + x.detach(),
     "input 1 is not what it was": in_place,
+    "write x = x + ..., which makes a new tensor": needed_again,
+    "torch.where decides for each": lambda x: 2 * x if x > 0 else x,
+    "take torch's function of that name": lambda x: 2 * math.sqrt(x),
+    "it stops with NotImplementedError: this kind of x": unwritten,
 }
 
 
@@ -273,6 +346,30 @@ def test_the_first_thing_that_is_wrong(words):
     found = judge(DOUBLE, ANSWERS[words])
     assert found.status == "wrong" and words in found.message, found.message
     assert judge(DOUBLE, lambda x: x + x).status == "right"
+
+
+def test_a_scalar_is_told_in_words():
+    cases = tuple(replace(case, shape="", sizes={}) for case in DOUBLE.cases)
+    total = replace(DOUBLE, reference=lambda x: x.sum(), cases=cases, mistakes=())
+    found = judge(total, lambda x: x.sum(dim=1))
+    assert found.message == "the result has the shape (2,); it must be one number, a scalar tensor"
+
+
+def test_where_nothing_learns_no_gradient_is_asked_for():
+    measure = replace(DOUBLE, gradient=False)
+    found = judge(measure, lambda x: 2 * x.detach())
+    assert found.status == "right" and "gradients" not in found.message
+
+
+def test_a_gradient_that_nearly_cancels():
+    """Rows of weights sum to one, so any softmax is right, with its own rounding."""
+
+    def stable(x):
+        e = (x - x.amax(-1, keepdim=True)).exp()
+        return e / e.sum(-1, keepdim=True)
+
+    softmax = replace(DOUBLE, reference=lambda x: x.softmax(-1), mistakes=())
+    assert judge(softmax, stable).status == "right"
 
 
 def test_a_mistake_is_named():

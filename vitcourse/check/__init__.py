@@ -5,6 +5,9 @@ first thing that is wrong, or "right", with what was verified. It never raises i
 """
 
 from html import escape
+from numbers import Number
+
+import torch
 
 from vitcourse.check import store
 from vitcourse.check.exercise import Case, Exercise, Mistake
@@ -73,14 +76,19 @@ def exam():
     _exam = True
 
 
-def predict(question, answer):
+def predict(question, answer, *more):
     """Compare a guess made before the code runs: a wrong one is told which rule it broke."""
     if question not in QUESTIONS:
         return show(f"there is no question {question!r}; there are: {'; '.join(QUESTIONS)}")
     right, why, rules = QUESTIONS[question]
     if answer is None or answer is ...:
         return show(f"○ {question}? Guess, and write it in place of the dots.")
-    if answer == right:
+    if isinstance(answer, torch.Tensor) and answer.numel() == 1:
+        answer = answer.item()
+    if more or not isinstance(answer, Number):
+        return show(f"○ {question}? Give one number, without quotes and commas: 1234, not 1,234.")
+    rounded = float(f"{answer:.2g}") if question.endswith("to two digits") else answer
+    if right in (answer, rounded):
         return show(f"✓ {right}: {why}", "right")
     show(f"✗ not {answer}. {rules.get(answer, 'Count again, step by step.')}")
 

@@ -44,6 +44,7 @@ class Exercise:
     `kind` is "function", "module", "number" or "name". `solution` is what `check.solution` shows,
     where that is not the reference itself. A module must give its parameters the reference's names.
     A name is one of several, of which all others are mistakes; `evidence` says what speaks for it.
+    Where `gradient` is False, nothing learns through the answer, and its gradient is not compared.
     """
 
     name: str
@@ -58,7 +59,9 @@ class Exercise:
     kind: str = "function"
     solution: object = None
     tolerance: float = 1e-5
+    gradient: bool = True
     evidence: str = ""
+    eps: float | None = None  # that every LayerNorm of a module must have
 
     @property
     def version(self):

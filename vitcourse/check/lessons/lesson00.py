@@ -64,7 +64,7 @@ QUESTIONS = {
         {
             260: "That is one comparison for each patch: each is compared with all 260.",
             520: "The number is squared, not doubled.",
-            33670: "Here a looking at b and b looking at a are two comparisons, and so is a at itself.",
+            33670: "Here a looking at b and b looking at a are two comparisons, and a looking at itself is one, too.",
             67340: "A patch looks at itself, too.",
         },
     ),

@@ -36,6 +36,13 @@ def every_pixel_apart(images, patch):
     return rearrange(images, "B C (p h) (q w) -> B (h w) (p q C)", p=patch, q=patch)
 
 
+def channels_not_moved(images, patch):
+    """Cut rightly, and joined with the channels still in front of the patches."""
+    x = rearrange(images, "B C (h p) (w q) -> B C h w p q", p=patch, q=patch)
+    B, C, h, w, _, _ = x.shape
+    return x.reshape(B, h * w, patch * patch * C)
+
+
 def channels_for_patches(images, patch):
     """The channels where the patches belong."""
     return rearrange(images, "B C (h p) (w q) -> B C (h w p q)", p=patch, q=patch)
@@ -99,6 +106,12 @@ PATCHIFY = Exercise(
             every_pixel_apart,
             "The pixels of your patches lie far from each other: H is h times P, in this order, "
             "so split it into (h, P) and not (P, h)",
+        ),
+        Mistake(
+            "channels not moved",
+            channels_not_moved,
+            "You joined the axes while the channels still stood before the patches, which mixes different "
+            "patches: bring the axes to (B, h, w, P, P, C) first, then join",
         ),
         Mistake(
             "channels for patches",

@@ -64,6 +64,13 @@ class TokenOfFirstImage(ClassToken):
         return torch.cat([prefix, x], dim=1)
 
 
+class TokenNotExpanded(ClassToken):
+    """One image's worth of class token for a batch."""
+
+    def forward(self, x):
+        return torch.cat([self.prefix, x], dim=1)
+
+
 class TokenPerPatch(ClassToken):
     """A class token for every patch."""
 
@@ -137,6 +144,12 @@ CLASS_TOKEN = Exercise(
             TokenOfFirstImage,
             "Only the first image got the class token, the others got zeros: expand shows it to all of "
             "them",
+        ),
+        Mistake(
+            "not expanded",
+            TokenNotExpanded,
+            "The class token and the patches are not for equally many images: expand it over the batch, "
+            "self.prefix.expand(len(x), -1, -1)",
         ),
         Mistake(
             "one per patch",
@@ -436,6 +449,11 @@ def in_front(prefix, patches):
     return torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)
 
 
+def embed_not_expanded(patches, prefix, table):
+    """One image's worth of class token for a batch."""
+    return torch.cat([prefix, patches], dim=1) + table
+
+
 def embed_as_published(patches, prefix, table):
     """The positions first, the class token afterwards: the shapes do not fit."""
     return in_front(prefix, patches + table)
@@ -517,6 +535,12 @@ MEND = Exercise(
             embed_as_published,
             "This is the code as it was published, which adds N+1 positions to N patches: the class token "
             "must stand before the patches when the table is added",
+        ),
+        Mistake(
+            "not expanded",
+            embed_not_expanded,
+            "The class token and the patches are not for equally many images: expand it over the batch, "
+            "prefix.expand(len(patches), -1, -1)",
         ),
         Mistake(
             "class token without a position",

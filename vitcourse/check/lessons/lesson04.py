@@ -35,6 +35,16 @@ def scores_over_tokens(q, k):
     return q @ k.transpose(1, 2) / q.shape[1] ** 0.5
 
 
+def scores_not_transposed(q, k):
+    """Two matrices that do not fit."""
+    return q @ k / q.shape[-1] ** 0.5
+
+
+def scores_turned_round(q, k):
+    """All axes of the keys exchanged, the batch too."""
+    return q @ k.permute(2, 1, 0) / q.shape[-1] ** 0.5
+
+
 def scores_exchanged(q, k):
     """A row for each key."""
     return scores(k, q)
@@ -90,6 +100,16 @@ SCORES = Exercise(
             "You divided by the root of the number of tokens: it is the width d of a query that counts",
         ),
         Mistake(
+            "not transposed",
+            scores_not_transposed,
+            "(T, d) times (T, d) do not fit: the keys must be transposed, k.transpose(1, 2)",
+        ),
+        Mistake(
+            "all axes turned round",
+            scores_turned_round,
+            "On three axes .T exchanges the batch, too: k.transpose(1, 2) exchanges the last two alone",
+        ),
+        Mistake(
             "exchanged",
             scores_exchanged,
             "Your scores are transposed: row i must hold the scores of query i, so keep q on the left "
@@ -129,6 +149,16 @@ def weights_without_exp(scores):
 def weights_all_together(scores):
     """One softmax over a whole map."""
     return scores.flatten(1).softmax(dim=-1).view(scores.shape)
+
+
+def weights_of_whole_batch(scores):
+    """One sum for all."""
+    return scores.exp() / scores.exp().sum()
+
+
+def weights_without_axis(scores):
+    """The axis of the keys lost in the sum."""
+    return scores.exp() / scores.exp().sum(dim=-1)
 
 
 def weights_not_divided(scores):
@@ -193,6 +223,17 @@ WEIGHTS = Exercise(
             "Your whole map sums to one: each query has attention of its own, so every row must",
         ),
         Mistake(
+            "whole batch",
+            weights_of_whole_batch,
+            "You divided by the sum of all numbers, of all images: every row must sum to one, so sum over "
+            "the keys alone, sum(dim=-1, keepdim=True)",
+        ),
+        Mistake(
+            "axis lost",
+            weights_without_axis,
+            "The sum of a row lost its axis, so it no longer stands beside its row: pass keepdim=True",
+        ),
+        Mistake(
             "not divided",
             weights_not_divided,
             "You took the exponential and stopped there: divide by the sum of the row",
@@ -222,6 +263,11 @@ def attention_over_width(q, k, v):
 def attention_over_queries(q, k, v):
     """Columns that sum to one."""
     return scores(q, k).softmax(dim=1) @ v
+
+
+def attention_over_batch(q, k, v):
+    """The images compete with each other."""
+    return scores(q, k).softmax(dim=0) @ v
 
 
 def attention_to_queries(q, k, v):
@@ -293,6 +339,12 @@ ATTENTION = Exercise(
             attention_over_queries,
             "The softmax goes over the queries: the weights of one query must sum to one, so it goes "
             "over the keys",
+        ),
+        Mistake(
+            "over the batch",
+            attention_over_batch,
+            "The softmax goes over the batch, as F.softmax does with three axes and no dim: it goes over "
+            "the keys, dim=-1",
         ),
         Mistake(
             "queries for values",
@@ -599,6 +651,20 @@ class OneHeadOverQueries(SelfAttention):
         return self.proj(attention_over_queries(*self.qkv(x).chunk(3, dim=-1)))
 
 
+class OneHeadOverBatch(SelfAttention):
+    """The images compete with each other."""
+
+    def forward(self, x):
+        return self.proj(attention_over_batch(*self.qkv(x).chunk(3, dim=-1)))
+
+
+class OneHeadWithoutSoftmax(SelfAttention):
+    """Bare scores."""
+
+    def forward(self, x):
+        return self.proj(attention_not_weighted(*self.qkv(x).chunk(3, dim=-1)))
+
+
 class OneHeadInterleaved(SelfAttention):
     """Every third number of qkv."""
 
@@ -663,6 +729,17 @@ SELF_ATTENTION = Exercise(
             OneHeadOverQueries,
             "The softmax goes over the queries: each query's weights must sum to one, so it goes over "
             "the keys",
+        ),
+        Mistake(
+            "over the batch",
+            OneHeadOverBatch,
+            "The softmax goes over the batch, as F.softmax does with three axes and no dim: it goes over "
+            "the keys, dim=-1",
+        ),
+        Mistake(
+            "no softmax",
+            OneHeadWithoutSoftmax,
+            "The values are added up by bare scores: softmax must turn the scores into weights first",
         ),
         Mistake(
             "interleaved",
@@ -753,6 +830,28 @@ class HeadsOverQueries(Attention):
 
     def attend(self, q, k, v, bias=None):
         return (q @ k.transpose(-2, -1) * self.scale).softmax(dim=-2) @ v
+
+
+class HeadsOfOneToken(Attention):
+    """Tokens and heads not exchanged: the heads of each token look at each other."""
+
+    def forward(self, x):
+        q, k, v = (part.transpose(1, 2) for part in self.project(x, None))  # (B, T, K, d)
+        return self.proj(self.attend(q, k, v).flatten(2))
+
+
+class HeadsOverHeads(Attention):
+    """The heads compete."""
+
+    def attend(self, q, k, v, bias=None):
+        return (q @ k.transpose(-2, -1) * self.scale).softmax(dim=1) @ v
+
+
+class HeadsWithoutSoftmax(Attention):
+    """Bare scores."""
+
+    def attend(self, q, k, v, bias=None):
+        return q @ k.transpose(-2, -1) * self.scale @ v
 
 
 class HeadsWithoutProj(Attention):
@@ -848,6 +947,23 @@ MULTI_HEAD = Exercise(
             HeadsOverQueries,
             "The softmax goes over the queries: each query's weights must sum to one, so it goes over "
             "the keys, dim=-1",
+        ),
+        Mistake(
+            "heads of one token",
+            HeadsOfOneToken,
+            "The heads of each token looked at each other, and no token at another: after the cut, exchange "
+            "tokens and heads, (B, T, K, d) to (B, K, T, d)",
+        ),
+        Mistake(
+            "over the heads",
+            HeadsOverHeads,
+            "The softmax goes over the heads, as F.softmax does with four axes and no dim: it goes over the "
+            "keys, dim=-1",
+        ),
+        Mistake(
+            "no softmax",
+            HeadsWithoutSoftmax,
+            "The values are added up by bare scores: softmax must turn the scores into weights first",
         ),
         Mistake(
             "proj forgotten",

@@ -88,6 +88,32 @@ def norm_not_centred(x, weight, bias):
     return x / (variance + 1e-6).sqrt() * weight + bias
 
 
+def norm_torch_std(x, weight, bias):
+    """torch's std, with eps beside it."""
+    centred = x - x.mean(dim=-1, keepdim=True)
+    return centred / (x.std(dim=-1, keepdim=True) + 1e-6) * weight + bias
+
+
+def norm_torch_std_alone(x, weight, bias):
+    """torch's std and no eps."""
+    return (x - x.mean(dim=-1, keepdim=True)) / x.std(dim=-1, keepdim=True) * weight + bias
+
+
+def norm_over_all(x, weight, bias):
+    """All numbers of the batch together."""
+    return normalise(x, (0, 1, 2)) * weight + bias
+
+
+def norm_without_weight(x, weight, bias):
+    """Shifted, not scaled."""
+    return normalise(x) + bias
+
+
+def norm_without_keepdim(x, weight, bias):
+    """Means that do not broadcast."""
+    return (x - x.mean(dim=-1)) / (x.var(dim=-1, unbiased=False) + 1e-6).sqrt() * weight + bias
+
+
 LAYER_NORM = Exercise(
     name="layer_norm",
     lesson="05",
@@ -158,6 +184,35 @@ LAYER_NORM = Exercise(
             "eps outside",
             norm_eps_outside,
             "You added eps to the standard deviation: it belongs under the root, beside the variance",
+        ),
+        Mistake(
+            "torch's std",
+            norm_torch_std,
+            "Your std divides by D - 1, and eps stands beside it: take the variance over D, add eps, "
+            "then take the root",
+        ),
+        Mistake(
+            "torch's std, no eps",
+            norm_torch_std_alone,
+            "Your std divides by D - 1, and eps is missing: take the variance over D, add 1e-6, then "
+            "take the root",
+        ),
+        Mistake(
+            "over everything",
+            norm_over_all,
+            "The whole batch shares your mean and variance: each token needs its own, over the last "
+            "axis",
+        ),
+        Mistake(
+            "no keepdim",
+            norm_without_keepdim,
+            "Your means are (B, T) and do not broadcast against (B, T, D): keep the last axis, with "
+            "keepdim=True",
+        ),
+        Mistake(
+            "no weight",
+            norm_without_weight,
+            "The weight is missing: multiply by it before you add the bias",
         ),
         Mistake(
             "no weight and bias",
@@ -312,6 +367,13 @@ class MlpRelu(Mlp):
         return self.fc2(F.relu(self.fc1(x)))
 
 
+class MlpEnd(Mlp):
+    """GELU at the end only."""
+
+    def forward(self, x):
+        return F.gelu(self.fc2(self.fc1(x)))
+
+
 class MlpTanh(Mlp):
     """The approximation of GELU."""
 
@@ -372,6 +434,11 @@ MLP = Exercise(
             "tanh",
             MlpTanh,
             "Your GELU is the approximation with tanh: use the exact one, F.gelu without arguments",
+        ),
+        Mistake(
+            "activation at the end only",
+            MlpEnd,
+            "Your GELU stands behind fc2: it belongs between fc1 and fc2, or the two are only one layer",
         ),
         Mistake(
             "activation at the end",
@@ -478,6 +545,43 @@ class NormsExchanged(Block):
         return x + self.mlp(self.norm1(x))
 
 
+class NoNorm1(Block):
+    """Bare tokens for the attention."""
+
+    def forward(self, x):
+        x = x + self.attn(x)
+        return x + self.mlp(self.norm2(x))
+
+
+class NoNorm2(Block):
+    """Bare tokens for the MLP."""
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(x)
+
+
+class InputTwice(Block):
+    """The second path around begins at the input of the block."""
+
+    def forward(self, x):
+        return x + self.mlp(self.norm2(x + self.attn(self.norm1(x))))
+
+
+class OnePathAround(Block):
+    """One path around both branches."""
+
+    def forward(self, x):
+        return x + self.mlp(self.norm2(self.attn(self.norm1(x))))
+
+
+class NoMlp(Block):
+    """The attention only."""
+
+    def forward(self, x):
+        return x + self.attn(self.norm1(x))
+
+
 class Parallel(Block):
     """Both branches read the same tokens."""
 
@@ -518,6 +622,7 @@ BLOCK = Exercise(
     kind="module",
     reference=PackageBlock,
     solution=Block,
+    eps=1e-6,
     cases=(
         Case(
             about="two images, five heads",
@@ -591,6 +696,32 @@ BLOCK = Exercise(
             "added to",
         ),
         Mistake(
+            "no norm1",
+            NoNorm1,
+            "The attention reads tokens that are not normalised: norm1 stands before it",
+        ),
+        Mistake(
+            "no norm2",
+            NoNorm2,
+            "The MLP reads tokens that are not normalised: norm2 stands before it",
+        ),
+        Mistake(
+            "input twice",
+            InputTwice,
+            "You add the MLP's result to the block's input, so what the attention added is lost: add it "
+            "to the sum behind the attention",
+        ),
+        Mistake(
+            "one path around both",
+            OnePathAround,
+            "One path goes around both branches: each has its own, so add x behind the attention, too",
+        ),
+        Mistake(
+            "no mlp",
+            NoMlp,
+            "The MLP's result is not in yours: add it to the sum behind the attention",
+        ),
+        Mistake(
             "no norm",
             NoNorm,
             "Both norms are missing: each branch reads normalised tokens",
@@ -650,6 +781,16 @@ def drop_whole_batch(x, rate, noise):
 def drop_nothing(x, rate, noise):
     """As in evaluation."""
     return x.clone()
+
+
+def drop_below_the_rest(x, rate, noise):
+    """The noise read from the other end."""
+    return x * (noise < 1 - rate).to(x.dtype)[:, None, None] / (1 - rate)
+
+
+def drop_without_axes(x, rate, noise):
+    """A mask that does not broadcast."""
+    return x * (noise >= rate) / (1 - rate)
 
 
 def drop_by_token(x, rate, noise):
@@ -724,6 +865,17 @@ DROP_PATH = Exercise(
             "nothing dropped",
             drop_nothing,
             "Nothing is dropped: set the branch to zero where noise is below the rate",
+        ),
+        Mistake(
+            "the other end of the noise",
+            drop_below_the_rest,
+            "You keep an image where its noise is below 1 - rate, which is as likely, and is not what was "
+            "asked: drop it where the noise is below the rate",
+        ),
+        Mistake(
+            "no axes",
+            drop_without_axes,
+            "Your mask is (B,), so torch lays it along D: give it the shape (B, 1, 1)",
         ),
         Mistake(
             "by token",

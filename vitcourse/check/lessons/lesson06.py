@@ -297,6 +297,32 @@ class EveryBlockOnInput(Whole):
         return y
 
 
+class ResultsNotKept(Whole):
+    """Blocks run, and their results are lost."""
+
+    def run(self, x):
+        return x
+
+
+class NormInLoop(Whole):
+    """The final norm behind every block."""
+
+    def run(self, x):
+        for block in self.blocks:
+            x = self.norm(block(x))
+        return x
+
+    def forward(self, images):
+        return self.read(self.run(self.begin(*self.patch_embed(images))))
+
+
+class FirstPatchRead(Whole):
+    """Counted from one."""
+
+    def read(self, x):
+        return self.head(x[:, 1])
+
+
 class ByColumns(Whole):
     """Patches column by column."""
 
@@ -321,6 +347,7 @@ VIT = Exercise(
     reference=WholeViT,
     solution=ViT,
     tolerance=1e-4,
+    eps=1e-6,
     cases=(
         Case(
             about="grey images, wider than high",
@@ -420,6 +447,23 @@ VIT = Exercise(
             "x = block(x)",
         ),
         Mistake(
+            "results not kept",
+            ResultsNotKept,
+            "What your blocks give is lost, so the head reads the tokens as they were before them: "
+            "hand on the result, x = block(x)",
+        ),
+        Mistake(
+            "norm in the loop",
+            NormInLoop,
+            "The final norm follows every block: it stands once, behind the last one",
+        ),
+        Mistake(
+            "first patch",
+            FirstPatchRead,
+            "The head reads the token at 1, the first patch: Python counts from 0, where the class "
+            "token stands",
+        ),
+        Mistake(
             "by columns",
             ByColumns,
             "Your patches come column by column, so they get each other's positions: go row by row",
@@ -455,6 +499,11 @@ FIRST_LOSS = Exercise(
             "zero",
             0,
             "A loss of 0 belongs to a model that is certain and right: this one guesses",
+        ),
+        Mistake(
+            "ten classes",
+            math.log(10),
+            "That is the logarithm of 10: here there are 1000 classes",
         ),
         Mistake(
             "the classes",
@@ -515,12 +564,13 @@ BLOCK_PARAMETERS = Exercise(
         Mistake(
             "no bias of qkv",
             12 * 192**2 + 10 * 192,
-            "The bias of qkv is missing: 3 x 192 numbers",
+            "3 x 192 biases are missing: qkv has 3 x 192 of them, and fc1 has 4 x 192",
         ),
         Mistake(
             "one norm",
             12 * 192**2 + 11 * 192,
-            "You counted one norm: a block has two",
+            "2 x 192 numbers are missing: each of two norms has a weight and a bias of 192, and qkv has "
+            "3 x 192 biases",
         ),
         Mistake(
             "no biases",

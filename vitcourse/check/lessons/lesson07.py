@@ -6,6 +6,7 @@ package computes is tested: its own code is among the right answers in tests/ans
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from vitcourse.check.exercise import Case, Exercise, Mistake, normal
 from vitcourse.config import Config
@@ -65,6 +66,23 @@ def quarter_wave(step, steps, warm, highest):
 def straight_down(step, steps, warm, highest):
     """A straight line down."""
     falling = 1 - (step - warm) / (steps - warm)
+    return highest * torch.where(step < warm, (step + 1) / (warm + 1), falling)
+
+
+def line_from_zero_of_more(step, steps, warm, highest):
+    """A warm-up that begins at zero, and counts warm + 1 parts."""
+    falling = cosine((step - warm) / (steps - warm))
+    return highest * torch.where(step < warm, step / (warm + 1), falling)
+
+
+def without_highest(step, steps, warm, highest):
+    """Parts of the highest rate."""
+    return schedule(step, steps, warm, 1.0)
+
+
+def zero_in_the_last_step(step, steps, warm, highest):
+    """A cosine that is zero one step too early."""
+    falling = cosine((step - warm) / (steps - warm - 1))
     return highest * torch.where(step < warm, (step + 1) / (warm + 1), falling)
 
 
@@ -151,6 +169,22 @@ SCHEDULE = Exercise(
             "straight down",
             straight_down,
             "Your rate falls in a straight line: it must follow a cosine",
+        ),
+        Mistake(
+            "first step lost, of warm + 1",
+            line_from_zero_of_more,
+            "Your first step has the rate 0, so it changes nothing: count step + 1 of warm + 1 parts",
+        ),
+        Mistake(
+            "without the highest",
+            without_highest,
+            "Those are parts of the highest rate, from 0 to 1: multiply them by `highest`",
+        ),
+        Mistake(
+            "zero in the last step",
+            zero_in_the_last_step,
+            "Your last step has the rate 0, so it changes nothing: divide by steps - warm, so that zero "
+            "would come one step later",
         ),
         Mistake(
             "no warm-up",
@@ -312,6 +346,12 @@ def relative_model(generator):
     return variant(Config(dim=10, depth=2, heads=5, patch=2, image=(4, 6), channels=3, classes=7))
 
 
+def other_names(generator):
+    """Layers whose names do not say what they are."""
+    parts = {"first": nn.LayerNorm(5), "second": nn.Linear(5, 4), "last": nn.Linear(4, 3)}
+    return nn.ModuleDict(parts)
+
+
 def count(make):
     """How many parameters, as tensors, a model has."""
     return len(list(make(None).parameters()))
@@ -360,6 +400,12 @@ DECAYED = Exercise(
             inputs=lambda g: (relative_model(g), 0.7),
             shape="parameters",
             sizes=dict(parameters=count(relative_model)),
+        ),
+        Case(
+            about="names that do not tell a norm from a matrix",
+            inputs=lambda g: (other_names(g), 0.2),
+            shape="parameters",
+            sizes=dict(parameters=count(other_names)),
         ),
     ),
     hints=(
@@ -506,7 +552,7 @@ EMA = Exercise(
             "keep from the start",
             ema_from_the_start,
             "You keep the full part from the first step on, so the first, untrained weights stay for long: "
-            "take the smaller of keep and (1 + step) / (10 + step)",
+            "take the smaller of keep and (1 + step) / (10 + step), and mind its parentheses",
         ),
         Mistake(
             "the larger part",

@@ -18,6 +18,11 @@ def error_with_sign(weights):
     return (weights.sum(dim=-1) - 1).amax(dim=-1)
 
 
+def error_with_the_other_sign(weights):
+    """Rows that are too long are overlooked."""
+    return (1 - weights.sum(dim=-1)).amax(dim=-1)
+
+
 def error_on_average(weights):
     """The mean distance."""
     return (weights.sum(dim=-1) - 1).abs().mean(dim=-1)
@@ -44,7 +49,7 @@ ROW_ERROR = Exercise(
     task="How far is the worst row of each head from summing to one over the keys? weights (B, K, T, T) -> (B, K).",
     minutes=5,
     difficulty=1,
-    reference=bugs.row_error,
+    reference=torch.no_grad()(bugs.row_error),
     cases=(
         Case(
             about="a softmax over the queries",
@@ -77,6 +82,11 @@ ROW_ERROR = Exercise(
             "with its sign",
             error_with_sign,
             "A row that sums to less than one is overlooked: take the distance without its sign",
+        ),
+        Mistake(
+            "with the other sign",
+            error_with_the_other_sign,
+            "A row that sums to more than one is overlooked: take the distance without its sign",
         ),
         Mistake(
             "the mean",
@@ -147,7 +157,7 @@ SCORE_SPREAD = Exercise(
     task="Get the scores back from the weights by a logarithm: torch's std over the keys, then the mean over the queries. weights (B, K, T, T) -> (B, K).",
     minutes=6,
     difficulty=2,
-    reference=bugs.score_spread,
+    reference=torch.no_grad()(bugs.score_spread),
     cases=(
         Case(
             about="scores of size one",

@@ -69,6 +69,7 @@ FIRST_GRADIENT = Exercise(
     minutes=10,
     difficulty=2,
     reference=first_gradient,
+    gradient=False,
     cases=(
         Case(
             about="seven images of four classes",
@@ -187,6 +188,16 @@ PROBE_PARAMETERS = Exercise(
             (197 * 768 + 1) * 10,
             "Your head reads all 197 tokens: it reads the class token alone",
         ),
+        Mistake(
+            "one bias for all",
+            768 * 10 + 1,
+            "You counted one bias in all: each of the 10 classes has its own",
+        ),
+        Mistake(
+            "old model",
+            86_567_656,
+            "This is the whole model with its old head: in a probe only the new head is trained",
+        ),
     ),
 )
 
@@ -231,6 +242,11 @@ LONGER_SEQUENCE = Exercise(
             "two class tokens",
             24 * 24 + 2,
             "That is one too many: the model keeps its one class token, whose row in the table stays",
+        ),
+        Mistake(
+            "by the side",
+            196 * 384 // 224 + 1,
+            "You let the patches grow like the side: rows and columns both become more, so they grow with its square",
         ),
     ),
 )

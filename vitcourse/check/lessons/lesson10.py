@@ -48,6 +48,11 @@ def average_of_first(gradients, shares):
     return gradients[0]
 
 
+def average_of_means(gradients, shares):
+    """Means added up, divided by all images."""
+    return gradients.sum(dim=0) / shares.sum()
+
+
 AVERAGE_GRADIENTS = Exercise(
     name="average_gradients",
     lesson="10",
@@ -55,6 +60,7 @@ AVERAGE_GRADIENTS = Exercise(
     minutes=10,
     difficulty=2,
     reference=average_gradients,
+    gradient=False,
     cases=(
         Case(
             about="three processes with six images each",
@@ -116,6 +122,11 @@ AVERAGE_GRADIENTS = Exercise(
             "first only",
             average_of_first,
             "This is the gradient of process 0 alone: the images of the others count, too",
+        ),
+        Mistake(
+            "divided by all images",
+            average_of_means,
+            "You divided by the number of all images, but each gradient is a mean already: multiply it by its share first",
         ),
     ),
 )
@@ -183,7 +194,8 @@ def gradient_for(weight, room):
             raise MemoryError(f"{len(images)} images at a time are too many: {room} have room")
         given = torch.nn.functional.one_hot(labels, weight.shape[1])  # (b, E)
         with torch.no_grad():
-            return images.T @ ((images @ weight).softmax(dim=1) - given) / len(images)
+            guess = (images @ weight.to(images)).softmax(dim=1)  # (b, E)
+            return images.T @ (guess - given) / len(images)
 
     return gradient_of
 
@@ -193,6 +205,16 @@ def accumulation(generator, batch, channels, classes, room):
     images, weight = normal(generator, batch, channels), normal(generator, channels, classes)
     labels = torch.randint(classes, (batch,), generator=generator)
     return images, labels, gradient_for(weight, room), room
+
+
+def accumulate_full_weight(images, labels, gradient_of, at_most):
+    """Every piece weighed as a full one."""
+    return accumulate_sum(images, labels, gradient_of, at_most) * at_most / len(images)
+
+
+def accumulate_images(images, labels, gradient_of, at_most):
+    """The sum over images, not divided by them."""
+    return accumulate(images, labels, gradient_of, at_most) * len(images)
 
 
 ACCUMULATE = Exercise(
@@ -263,6 +285,16 @@ ACCUMULATE = Exercise(
             accumulate_over_piece,
             "You divided by the size of a piece, where the number of pieces counts: weigh each piece "
             "by its part of the batch",
+        ),
+        Mistake(
+            "full weight",
+            accumulate_full_weight,
+            "You weighed every piece as if it were full: the last one has fewer images, so use len(piece)",
+        ),
+        Mistake(
+            "sum over images",
+            accumulate_images,
+            "This is the sum over all images: divide by their number",
         ),
     ),
 )

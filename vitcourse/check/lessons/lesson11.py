@@ -59,6 +59,18 @@ def positions_as_matrix(table, grid):
     return position_similarity(table, grid).reshape(N, N)
 
 
+def positions_without_first(table, grid):
+    """One prefix row, however many there are."""
+    rows = F.normalize(table[0, 1:], dim=-1)
+    return (rows @ rows.T).reshape(*grid, *grid)
+
+
+def positions_by_feature_before(table, grid):
+    """F.normalize left at axis 1, which are the rows of the table."""
+    rows = F.normalize(table)[0, -grid[0] * grid[1] :]
+    return (rows @ rows.T).reshape(*grid, *grid)
+
+
 POSITION_SIMILARITY = Exercise(
     name="position_similarity",
     lesson="11",
@@ -126,6 +138,16 @@ POSITION_SIMILARITY = Exercise(
             positions_as_matrix,
             "The values are right and still lie in one matrix (N, N): reshape it to (h, w, h, w)",
         ),
+        Mistake(
+            "one prefix token",
+            positions_without_first,
+            "You left out one row: there may be none before the places, or several, so take the last h * w",
+        ),
+        Mistake(
+            "normalised before the cut",
+            positions_by_feature_before,
+            "You normalised each column of the table: give F.normalize the axis of the features, dim=-1",
+        ),
     ),
 )
 
@@ -183,6 +205,19 @@ def rollout_transposed(maps):
     return rollout(maps).transpose(1, 2)
 
 
+def rollout_elementwise(maps):
+    """A product of entries, not of matrices."""
+    return torch.stack([mixed(weights) for weights in maps]).prod(dim=0)
+
+
+def rollout_first_bare(maps):
+    """No residual path in the first layer."""
+    reach = maps[0].mean(dim=1)
+    for weights in maps[1:]:
+        reach = mixed(weights) @ reach
+    return reach
+
+
 ROLLOUT = Exercise(
     name="rollout",
     lesson="11",
@@ -191,6 +226,7 @@ ROLLOUT = Exercise(
     minutes=12,
     difficulty=2,
     reference=rollout,
+    gradient=False,
     cases=(
         Case(
             about="three layers of five heads",
@@ -264,6 +300,16 @@ ROLLOUT = Exercise(
             "transposed",
             rollout_transposed,
             "Your map is transposed: a row belongs to the token that comes out, and its shares sum to one",
+        ),
+        Mistake(
+            "entry by entry",
+            rollout_elementwise,
+            "You multiplied entry by entry: layers follow each other by the matrix product, @",
+        ),
+        Mistake(
+            "first layer bare",
+            rollout_first_bare,
+            "Your first layer has no residual path: begin with the identity, and mix every layer",
         ),
     ),
 )
@@ -341,6 +387,7 @@ DISTANCE = Exercise(
     minutes=15,
     difficulty=3,
     reference=attention_distance,
+    gradient=False,
     cases=(
         Case(
             about="one class token, patches of 4 x 4 pixels",
@@ -477,6 +524,17 @@ def similarity_of_all_images(x):
     return token_similarity(x).mean()
 
 
+def similarity_not_normalised(x):
+    """The formula for cosines, with bare dot products."""
+    T = x.shape[1]
+    return ((x @ x.transpose(1, 2)).sum(dim=(1, 2)) - T) / (T * (T - 1))
+
+
+def similarity_normalised_over_tokens(x):
+    """The formula for cosines, with F.normalize left at axis 1."""
+    return similarity_not_normalised(F.normalize(x))
+
+
 SIMILARITY = Exercise(
     name="token_similarity",
     lesson="11",
@@ -485,6 +543,7 @@ SIMILARITY = Exercise(
     minutes=8,
     difficulty=2,
     reference=token_similarity,
+    gradient=False,
     cases=(
         Case(
             about="two images of five tokens",
@@ -551,6 +610,16 @@ SIMILARITY = Exercise(
             "one for all",
             similarity_of_all_images,
             "You averaged over the images, too: each image gets a number",
+        ),
+        Mistake(
+            "not normalised",
+            similarity_not_normalised,
+            "You took bare dot products, so the diagonal does not add up to T: normalise each token first",
+        ),
+        Mistake(
+            "normalised over the tokens",
+            similarity_normalised_over_tokens,
+            "You normalised each feature over the tokens: give F.normalize the last axis, dim=-1",
         ),
     ),
 )

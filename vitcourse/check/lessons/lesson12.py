@@ -67,6 +67,11 @@ def images_picked(x, keep, prefix_len):
     return x[keep]
 
 
+def picked_with_prefix(x, keep, prefix_len):
+    """The numbers used on the whole sequence."""
+    return x[:, keep]
+
+
 DROP_TOKENS = Exercise(
     name="drop_tokens",
     lesson="12",
@@ -151,6 +156,11 @@ DROP_TOKENS = Exercise(
             images_picked,
             "You used the numbers on axis 0, which are the images: the tokens are axis 1",
         ),
+        Mistake(
+            "picked from all",
+            picked_with_prefix,
+            "You picked from the whole sequence: its first prefix_len tokens are no patches, and they must stay",
+        ),
     ),
 )
 
@@ -216,6 +226,19 @@ def not_repeated(images, chosen):
 def with_ones(images, chosen):
     """White."""
     return occlude(images, chosen, 1.0)
+
+
+def every_choice(images, chosen):
+    """What is chosen in one image, covered in all."""
+    return occlude(images, chosen.any(dim=0).expand_as(chosen))
+
+
+def loop_exchanged(images, chosen):
+    """x taken for the row."""
+    P, result = size_of_patch(images, chosen), images.clone()
+    for b, y, x in chosen.nonzero().tolist():
+        result[b, :, x * P : x * P + P, y * P : y * P + P] = 0
+    return result
 
 
 COVER_PATCHES = Exercise(
@@ -294,6 +317,16 @@ COVER_PATCHES = Exercise(
             "white",
             with_ones,
             "You painted them white: black is zero",
+        ),
+        Mistake(
+            "every choice for all",
+            every_choice,
+            "What is chosen in one image is covered in all: each has its own, chosen[b]",
+        ),
+        Mistake(
+            "x before y",
+            loop_exchanged,
+            "You exchanged rows and columns: chosen[b, y, x] is in row y, and rows are axis 2 of the images",
         ),
     ),
 )

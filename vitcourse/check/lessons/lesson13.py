@@ -75,6 +75,20 @@ class MeanUnread(MeanHead):
         return x[:, -grid[0] * grid[1] :].mean(dim=1)
 
 
+class MeanWithoutBias(MeanHead):
+    """The weights alone."""
+
+    def forward(self, x, grid):
+        return x[:, -grid[0] * grid[1] :].mean(dim=1) @ self.weight.T
+
+
+class MeanToClassHead(ClassHead):
+    """The mean (B, D) given to a layer that looks for tokens."""
+
+    def forward(self, x, grid):
+        return super().forward(x[:, -grid[0] * grid[1] :].mean(dim=1))
+
+
 def head_case(about, B, R, grid, D, classes):
     """Tokens for a head of `classes` classes behind a body of width D."""
     h, w = grid
@@ -156,6 +170,16 @@ MEAN_HEAD = Exercise(
             MeanUnread,
             "That is the mean token, of width D: the linear layer makes logits of it",
         ),
+        Mistake(
+            "no bias",
+            MeanWithoutBias,
+            "The bias is missing: add self.bias, or use F.linear",
+        ),
+        Mistake(
+            "a token too few",
+            MeanToClassHead,
+            "ClassHead reads the first token of (B, T, D), and your mean is (B, D): keep the axis with keepdim=True, or use F.linear",
+        ),
     ),
 )
 
@@ -231,6 +255,16 @@ def over_the_batch(logits, teacher_logits, temperature):
     student = (logits / temperature).log_softmax(dim=0)
     teacher = (teacher_logits / temperature).log_softmax(dim=0)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def not_softened(logits, teacher_logits, temperature):
+    """The temperature nowhere but in the factor."""
+    return losses.soft_distillation(logits, teacher_logits, 1.0) * temperature**2
+
+
+def no_temperature(logits, teacher_logits, temperature):
+    """The temperature nowhere."""
+    return losses.soft_distillation(logits, teacher_logits, 1.0)
 
 
 def two_logits(B, classes, temperature):
@@ -336,6 +370,16 @@ SOFT_DISTILLATION = Exercise(
             over_the_batch,
             "Your softmax runs over the images: each image has probabilities of its own, dim=-1",
         ),
+        Mistake(
+            "nothing softened",
+            not_softened,
+            "Neither is softened: divide the logits of both by the temperature",
+        ),
+        Mistake(
+            "no temperature",
+            no_temperature,
+            "The temperature is not used: divide both logits by it, and multiply the result by its square",
+        ),
     ),
 )
 
@@ -419,6 +463,21 @@ class LogOfProbabilities(TwoHeads):
         return ProbabilityHeads.forward(self, x)
 
 
+class GivenOneToken(TwoHeads):
+    """A token (B, D) given to a head that looks for tokens."""
+
+    def forward(self, x, grid=None):
+        return (ClassHead.forward(self, x) + self.dist(x[:, 1])) / 2
+
+
+class HalfOfSecond(TwoHeads):
+    """The brackets forgotten."""
+
+    def forward(self, x, grid=None):
+        one, two = self.two_logits(x)
+        return one + two / 2
+
+
 TWO_HEADS = Exercise(
     name="two_heads",
     lesson="13",
@@ -498,6 +557,16 @@ TWO_HEADS = Exercise(
             "You averaged probabilities, as the paper's text says: the published models average logits, "
             "and so does this exercise",
         ),
+        Mistake(
+            "a token, not a sequence",
+            GivenOneToken,
+            "self.dist is a ClassHead and takes tokens (B, T, D): give it x[:, 1:], of which it reads the first",
+        ),
+        Mistake(
+            "half of the second",
+            HalfOfSecond,
+            "You halved the second logits alone: put the sum in brackets",
+        ),
     ),
 )
 
@@ -572,6 +641,20 @@ def averaged(x, grid, box):
 def order_reversed(x, grid, box):
     """Tokens flipped, not images."""
     return torch.where(inside(x, grid, box), x.flip(1), x)
+
+
+def everything(x, grid, box):
+    """The box not looked at."""
+    return x.flip(0)
+
+
+def from_first_to_last(x, grid, box):
+    """All numbers from the first corner of the box to the last."""
+    top, left, bottom, right = box
+    n = torch.arange(x.shape[1])[:, None]
+    return torch.where(
+        (n >= top * grid[1] + left) & (n < (bottom - 1) * grid[1] + right), x.flip(0), x
+    )
 
 
 SWAP_TOKENS = Exercise(
@@ -661,6 +744,16 @@ SWAP_TOKENS = Exercise(
             "tokens in reverse order",
             order_reversed,
             "You reversed the tokens of each image: flip axis 0, the batch",
+        ),
+        Mistake(
+            "everything",
+            everything,
+            "You exchanged whole images: only the tokens in the box go to the partner",
+        ),
+        Mistake(
+            "from corner to corner",
+            from_first_to_last,
+            "You exchanged all tokens between two corners of the box, in the order of the sequence: in each row, only those from left to right",
         ),
     ),
 )

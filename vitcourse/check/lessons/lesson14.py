@@ -69,6 +69,12 @@ def columns_of_windows(map, kernel, stride, padding):
     return x.unflatten(1, (-1, w)).transpose(1, 2).flatten(1, 2)
 
 
+def last_missing(map, kernel, stride, padding):
+    """Windows that end before the border of the frame."""
+    map = F.pad(map, (padding,) * 4)
+    return soft_split(map[:, :, :-1, :-1], kernel, stride, 0)
+
+
 def border_repeated(map, kernel, stride, padding):
     """The outermost values beyond the border."""
     map = F.pad(map, (padding,) * 4, mode="replicate")
@@ -162,6 +168,12 @@ SOFT_SPLIT = Exercise(
             "Your windows are counted column by column: go along the rows of the map",
         ),
         Mistake(
+            "last window missing",
+            last_missing,
+            "Your last window of a row or column is missing: the last that fits begins at the length "
+            "minus the kernel, and range leaves out its end, so add 1",
+        ),
+        Mistake(
             "border repeated",
             border_repeated,
             "You repeated the border: beyond it there are zeros",
@@ -223,6 +235,23 @@ class BareReshape(PEG):
         prefix, places = x[:, : -grid[0] * grid[1]], x[:, -grid[0] * grid[1] :]
         moved = self.proj(places.reshape(len(x), -1, *grid)).reshape(places.shape)
         return torch.cat([prefix, places + moved], dim=1)
+
+
+class ReshapedBack(PEG):
+    """(B, D, h, w) read as if it were (B, N, D)."""
+
+    def forward(self, x, grid):
+        prefix, places = split(x, grid)
+        moved = places + self.proj(places)
+        return torch.cat([prefix, moved.reshape(len(x), -1, x.shape[2])], dim=1)
+
+
+class PatchesDoubled(PEG):
+    """The residual inside, and outside."""
+
+    def forward(self, x, grid):
+        prefix, places = split(x, grid)
+        return join(prefix, 2 * places + self.proj(places))
 
 
 class Rooted(PEG):
@@ -338,6 +367,17 @@ PEG_EXERCISE = Exercise(
             "reshaped",
             BareReshape,
             "You reshaped (B, N, D) to (B, D, h, w), which mixes tokens and channels: transpose first",
+        ),
+        Mistake(
+            "reshaped back",
+            ReshapedBack,
+            "You reshaped (B, D, h, w) to (B, N, D) at the end, which mixes tokens and channels: "
+            "flatten(2), then transpose",
+        ),
+        Mistake(
+            "patches doubled",
+            PatchesDoubled,
+            "Your patches count twice: x is added to the map once",
         ),
         Mistake(
             "square root",
@@ -487,8 +527,8 @@ GATHER_TOKENS = Exercise(
         Mistake(
             "softmax over tokens",
             over_tokens,
-            "Your softmax runs over the tokens, so that each pixel is shared out among them: a token "
-            "weighs all pixels, dim=1",
+            "Your softmax runs over the tokens, so that each pixel is shared out among them: the weights "
+            "of one token must sum to one over the pixels",
         ),
         Mistake(
             "softmax over images",

@@ -31,6 +31,16 @@ def mixed_last_only(scores, before, after):
     return across_heads(partial(F.linear, weight=after), scores.softmax(dim=-1))
 
 
+def both_last(scores, before, after):
+    """Both mixtures behind the softmax."""
+    return across_heads(partial(F.linear, weight=after @ before), scores.softmax(dim=-1))
+
+
+def no_softmax(scores, before, after):
+    """Mixed scores for weights."""
+    return across_heads(partial(F.linear, weight=after @ before), scores)
+
+
 def softmax_last(scores, before, after):
     """Both mixtures, then the softmax."""
     return across_heads(partial(F.linear, weight=after @ before), scores).softmax(dim=-1)
@@ -113,6 +123,16 @@ TALKING_HEADS = Exercise(
             "weights mixed only",
             mixed_last_only,
             "You mixed the weights: the scores before the softmax are mixed, too, with the first matrix",
+        ),
+        Mistake(
+            "softmax first",
+            both_last,
+            "Your softmax comes first: `before` mixes the scores, and only then comes the softmax",
+        ),
+        Mistake(
+            "no softmax",
+            no_softmax,
+            "There is no softmax: it stands between the two mixtures",
         ),
         Mistake(
             "softmax at the end",
@@ -258,6 +278,24 @@ class HeadsLast(ClassAttention):
         return q[:, :, :1], k, v
 
 
+class HeadsBeforeKinds(ClassAttention):
+    """q, k and v cut inside each head."""
+
+    def project(self, x, grid):
+        qkv = self.qkv(x).unflatten(-1, (self.heads, 3, -1))  # (B, T, K, 3, d)
+        q, k, v = qkv.permute(3, 0, 2, 1, 4)  # each (B, K, T, d)
+        return q[:, :, :1], k, v
+
+
+class ReshapedToHeads(ClassAttention):
+    """(B, T, D) read as (B, K, T, d)."""
+
+    def project(self, x, grid):
+        B, T, D = x.shape
+        q, k, v = (t.reshape(B, self.heads, T, -1) for t in self.qkv(x).chunk(3, dim=-1))
+        return q[:, :, :1], k, v
+
+
 class OneHead(ClassAttention):
     """All in one head."""
 
@@ -357,6 +395,18 @@ CLASS_ATTENTION = Exercise(
             "Your heads take every K-th number: head 0 has the first d numbers, head 1 the next",
         ),
         Mistake(
+            "heads before q, k and v",
+            HeadsBeforeKinds,
+            "You cut qkv into heads first, and each head into q, k and v: all of q comes first, then "
+            "all of k, then all of v",
+        ),
+        Mistake(
+            "reshaped to heads",
+            ReshapedToHeads,
+            "You reshaped (B, T, D) to (B, K, T, d), which mixes tokens and heads: cut the last axis "
+            "into (K, d), then exchange T and K",
+        ),
+        Mistake(
             "one head",
             OneHead,
             "You made one head of all: cut q, k and v into heads before you compare them",
@@ -410,6 +460,36 @@ def cross(scores, grid, side):
     """Near in rows or in columns."""
     y, x = offsets(grid)
     return within(scores, (y.abs() <= side // 2) | (x.abs() <= side // 2))
+
+
+def no_abs(scores, grid, side):
+    """Differences with their sign: all keys below and to the right are near."""
+    y, x = offsets(grid)
+    return within(scores, (y >= -(side // 2)) & (x >= -(side // 2)))
+
+
+def no_abs_reversed(scores, grid, side):
+    """All keys above and to the left are near."""
+    y, x = offsets(grid)
+    return within(scores, (y <= side // 2) & (x <= side // 2))
+
+
+def outside_seen(scores, grid, side):
+    """The mask the other way round."""
+    y, x = offsets(grid)
+    return within(scores, (y.abs() > side // 2) | (x.abs() > side // 2))
+
+
+def without_its_rim(scores, grid, side):
+    """Less than, for at most."""
+    y, x = offsets(grid)
+    return within(scores, (y.abs() < side // 2) & (x.abs() < side // 2))
+
+
+def columns_only(scores, grid, side):
+    """Near in columns, anywhere in rows."""
+    _, x = offsets(grid)
+    return within(scores, x.abs() <= side // 2)
 
 
 def rows_only(scores, grid, side):
@@ -514,13 +594,39 @@ LOCAL_WEIGHTS = Exercise(
         Mistake(
             "a diamond",
             diamond,
-            "You added the steps along rows and columns: a square window asks for each by itself",
+            "Your window lacks its corners: in a square one, rows and columns are each compared by "
+            "themselves, neither added up nor made one distance",
         ),
         Mistake(
             "a cross",
             cross,
             "A key that is near in its row or in its column is not yet in the window: it must be near in "
             "both",
+        ),
+        Mistake(
+            "no absolute value",
+            no_abs,
+            "Your window is open on two sides: a difference may be negative, so compare its abs()",
+        ),
+        Mistake(
+            "no absolute value, reversed",
+            no_abs_reversed,
+            "Your window is open on two sides: a difference may be negative, so compare its abs()",
+        ),
+        Mistake(
+            "mask the other way round",
+            outside_seen,
+            "You hid the window and left the rest: masked_fill hides where the mask is True",
+        ),
+        Mistake(
+            "without its rim",
+            without_its_rim,
+            "Your window lacks its rim: a key that is side // 2 away is still seen, so <=, not <",
+        ),
+        Mistake(
+            "columns only",
+            columns_only,
+            "Your window has whole columns: the rows must be near, too",
         ),
         Mistake(
             "rows only",
@@ -707,7 +813,8 @@ PLACE_WEIGHTS = Exercise(
         Mistake(
             "query minus key",
             query_minus_key,
-            "Your offset is query minus key, so that each head looks the other way: take key minus query",
+            "Each of your heads looks the other way: r is key minus query, and the centre is subtracted "
+            "from it",
         ),
         Mistake(
             "right before down",

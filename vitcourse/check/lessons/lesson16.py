@@ -109,6 +109,30 @@ def over_queries(scores, grid, M, shift):
     return package_weights(scores.mT, grid, M, shift).mT
 
 
+def half_a_window(scores, grid, M, shift):
+    """M // 2 in the place of shift."""
+    return package_weights(scores, grid, M, M // 2)
+
+
+def one_too_few(scores, grid, M, shift):
+    """> in the place of >=."""
+    return package_weights(scores, grid, M, shift - 1)
+
+
+def cut_in_a_row(scores, grid, M, shift):
+    """M*M numbers that follow each other, in the place of a window."""
+    below, right = two_axes(grid, shift)
+    region = (2 * below + right).reshape(-1, M * M).to(scores.device)
+    return scores.masked_fill(region[:, :, None] != region[:, None], float("-inf")).softmax(dim=-1)
+
+
+def scores_back(scores, grid, M, shift):
+    """No softmax."""
+    return scores.masked_fill(
+        ~swin.shifted_mask(grid, M, (shift, shift), scores.device), float("-inf")
+    )
+
+
 def window_scores(B, grid, M, shift):
     """Scores inside each window of a map."""
     n, T = grid[0] * grid[1] // M**2, M**2
@@ -134,8 +158,8 @@ SHIFTED_WEIGHTS = Exercise(
             sizes={"B": 2, "n": 8, "T": 9, "M": 3, "h": 6, "w": 12},
         ),
         Case(
-            about="windows of 4 x 4, shifted by 2",
-            inputs=window_scores(3, (8, 12), 4, 2),
+            about="windows of 4 x 4, shifted by 3",
+            inputs=window_scores(3, (8, 12), 4, 3),
             shape="B n T T",
             sizes={"B": 3, "n": 6, "T": 16, "M": 4, "h": 8, "w": 12},
         ),
@@ -180,6 +204,26 @@ SHIFTED_WEIGHTS = Exercise(
             "what stayed",
             what_stayed,
             "You cut off M - shift rows and columns: `shift` of them came in again",
+        ),
+        Mistake(
+            "half a window",
+            half_a_window,
+            "You shifted by M // 2: take the number `shift`",
+        ),
+        Mistake(
+            "one too few",
+            one_too_few,
+            "You left out the first row and column that came in again, h - shift and w - shift: >=, not >",
+        ),
+        Mistake(
+            "cut in a row",
+            cut_in_a_row,
+            "You cut the map of regions into runs of M*M numbers: cut it into windows, as patchify cuts",
+        ),
+        Mistake(
+            "no softmax",
+            scores_back,
+            "You gave scores back: their softmax over the keys is missing",
         ),
         Mistake(
             "grid transposed",
@@ -288,6 +332,14 @@ class InARow(PackageMerging):
         return self.reduction(self.norm(x))
 
 
+class Reshaped(PackageMerging):
+    """Channels and places mixed up on the way out."""
+
+    def forward(self, map):
+        x = rearrange(map, "B C (h p) (w q) -> B (q p C) (h w)", p=2, q=2)
+        return self.reduction(self.norm(x.reshape(len(map), -1, x.shape[1])))
+
+
 class NotNormalised(PackageMerging):
     """Without the norm."""
 
@@ -380,6 +432,11 @@ PATCH_MERGING = Exercise(
             "four in a row",
             InARow,
             "You put four tokens of the sequence together: two of the four lie in the next row",
+        ),
+        Mistake(
+            "reshaped",
+            Reshaped,
+            "You reshaped a map into tokens: move the channels to the end by a transpose",
         ),
         Mistake(
             "not normalised",
@@ -603,7 +660,7 @@ REDUCE_MAP = Exercise(
 EXERCISES = (SHIFTED_WEIGHTS, PATCH_MERGING, REDUCE_MAP)
 
 QUESTIONS = {
-    "tokens that reach one in the middle of 16 x 16, after a block with windows of 4 x 4 and a shifted": (
+    "tokens that reach one in the middle of 16 x 16, after a block with windows of 4 x 4 and a shifted one": (
         64,
         "The shifted window holds parts of four windows, and each of them has 16 tokens.",
         {

@@ -107,6 +107,24 @@ class MapTransposed(ConvProjection):
         return self.linear(join(prefix, self.norm(self.conv(map)).mT))
 
 
+class ReshapedIn(ConvProjection):
+    """Channels and places mixed up on the way in."""
+
+    def forward(self, x, grid):
+        prefix, _ = split(x, grid)
+        map = x[:, prefix.shape[1] :].reshape(len(x), -1, *grid)
+        return self.linear(join(prefix, self.norm(self.conv(map))))
+
+
+class ReshapedOut(ConvProjection):
+    """Channels and places mixed up on the way out."""
+
+    def forward(self, x, grid):
+        prefix, map = split(x, grid)
+        map = self.norm(self.conv(map))
+        return self.linear(torch.cat([prefix, map.reshape(len(x), -1, x.shape[2])], dim=1))
+
+
 class NotNormed(ConvProjection):
     """The norm left out."""
 
@@ -244,6 +262,17 @@ CONV_KEYS = Exercise(
             MapTransposed,
             "You handed the map back column by column: tokens lie row by row",
         ),
+        Mistake(
+            "reshaped on the way in",
+            ReshapedIn,
+            "You reshaped tokens into a map: move the channels to the front first, or they are mixed up "
+            "with places",
+        ),
+        Mistake(
+            "reshaped on the way out",
+            ReshapedOut,
+            "You reshaped the map into tokens: move the channels to the end by a transpose",
+        ),
         Mistake("no norm", NotNormed, "The norm is left out: it follows the convolution"),
         Mistake(
             "norm before the convolution",
@@ -287,6 +316,16 @@ def query_minus_key(q, rows, columns, grid):
 def rows_turned(q, rows, columns, grid):
     """The sign turned for the rows."""
     return relative_logits(q, rows.flip(0), columns, grid)
+
+
+def columns_turned(q, rows, columns, grid):
+    """The sign turned for the columns."""
+    return relative_logits(q, rows, columns.flip(0), grid)
+
+
+def keys_by_queries(q, rows, columns, grid):
+    """Keys downwards, queries to the right."""
+    return relative_logits(q, rows, columns, grid).mT
 
 
 def rows_alone(q, rows, columns, grid):
@@ -400,6 +439,16 @@ RELATIVE_LOGITS = Exercise(
             rows_turned,
             "Your rows are query minus key: a key that lies below its query has a positive dy",
         ),
+        Mistake(
+            "columns the other way",
+            columns_turned,
+            "Your columns are query minus key: a key that lies to the right has a positive dx",
+        ),
+        Mistake(
+            "keys by queries",
+            keys_by_queries,
+            "Your result has the keys in the third axis: queries come first, keys last",
+        ),
         Mistake("rows alone", rows_alone, "The columns are forgotten: add r_w to r_h"),
         Mistake("columns alone", columns_alone, "The rows are forgotten: add r_h to r_w"),
         Mistake(
@@ -475,6 +524,17 @@ def eps_outside(weight, gamma, beta, mean, var, eps):
 def beta_alone(weight, gamma, beta, mean, var, eps):
     """The mean forgotten."""
     return fuse_norm(weight, gamma, beta, torch.zeros_like(mean), var, eps)
+
+
+def mean_alone(weight, gamma, beta, mean, var, eps):
+    """Beta forgotten."""
+    return fuse_norm(weight, gamma, torch.zeros_like(beta), mean, var, eps)
+
+
+def mean_without_gamma(weight, gamma, beta, mean, var, eps):
+    """Gamma forgotten in the bias."""
+    fused = fuse_norm(weight, gamma, beta, mean, var, eps)
+    return torch.cat([fused[:, :-1], (beta - mean / (var + eps).sqrt())[:, None]], dim=1)
 
 
 def mean_as_it_is(weight, gamma, beta, mean, var, eps):
@@ -581,6 +641,12 @@ FUSE_NORM = Exercise(
             "mean not multiplied",
             mean_as_it_is,
             "Your bias is beta minus the mean: the mean is multiplied by the factor, as the output is",
+        ),
+        Mistake("beta forgotten", mean_alone, "beta is forgotten: it is added in the end"),
+        Mistake(
+            "gamma forgotten in the bias",
+            mean_without_gamma,
+            "gamma is forgotten in your bias: the mean is multiplied by the whole factor, as the weight is",
         ),
         Mistake("mean added", mean_added, "You added the mean: a BatchNorm subtracts it"),
         Mistake(

@@ -1,6 +1,7 @@
 """Exercises of lesson 18: learning without labels."""
 
 import torch
+import torch.nn.functional as F
 
 from vitcourse.check.exercise import Case, Exercise, Mistake, normal
 from vitcourse.papers.mae import normalise, take
@@ -77,6 +78,27 @@ def without_the_past(q, k, v):
     return causal_attention(q, k[:, :, -n:], v[:, :, -n:])
 
 
+def one_too_far(q, k, v):
+    """Itself, those before, and the next one."""
+    return masked_scores(q, k, 2 + k.shape[2] - q.shape[2], -torch.inf).softmax(dim=-1) @ v
+
+
+def true_is_seen(q, k, v):
+    """A mask of what comes later, given to a function for which True means seen."""
+    later = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).triu(1 + k.shape[2] - q.shape[2])
+    return F.scaled_dot_product_attention(q, k, v, later)
+
+
+def multiplied(q, k, v):
+    """Times the root."""
+    return causal_attention(q * q.shape[-1], k, v)
+
+
+def divided_behind(q, k, v):
+    """The weights divided, not the scores."""
+    return not_divided(q, k, v) * q.shape[-1] ** -0.5
+
+
 def causal_case(about, B, K, n, N, d):
     """Queries of the last n of N tokens."""
     sizes = {"B": B, "K": K, "n": n, "d": d} | ({"N": N} if n != N else {})
@@ -126,6 +148,24 @@ CAUSAL_ATTENTION = Exercise(
             not_itself,
             "Your tokens do not see themselves: the model is fed the pixel before in each place, so what "
             "stands there may be read",
+        ),
+        Mistake(
+            "one too far",
+            one_too_far,
+            "Your mask begins one place too late: a token sees the one after it, too",
+        ),
+        Mistake(
+            "True is seen",
+            true_is_seen,
+            "Your mask is turned round: for scaled_dot_product_attention, True means seen",
+        ),
+        Mistake(
+            "multiplied", multiplied, "You multiplied by sqrt(d): the scores are divided by it"
+        ),
+        Mistake(
+            "divided behind",
+            divided_behind,
+            "You divided by sqrt(d) behind the softmax: divide the scores, before it",
         ),
         Mistake(
             "taken for the first",
@@ -386,6 +426,21 @@ def by_image(answer, patches, hidden):
     return squared(answer, normalise(patches.flatten(1))[0].view_as(patches), hidden)
 
 
+def by_layer_norm(answer, patches, hidden):
+    """PyTorch's own."""
+    return squared(answer, F.layer_norm(patches, patches.shape[-1:]), hidden)
+
+
+def by_batch(answer, patches, hidden):
+    """Mean and deviation of all patches."""
+    return squared(answer, normalise(patches.flatten())[0].view_as(patches), hidden)
+
+
+def summed_up(answer, patches, hidden):
+    """The sum over everything."""
+    return summed(answer, patches, hidden) * hidden.sum()
+
+
 def both_normalised(answer, patches, hidden):
     """The answer, too."""
     return mae_loss(normalise(answer)[0], patches, hidden)
@@ -484,6 +539,19 @@ MAE_LOSS = Exercise(
             "by image",
             by_image,
             "You took mean and variance of the whole image: each patch has its own",
+        ),
+        Mistake(
+            "layer norm",
+            by_layer_norm,
+            "This is what layer_norm gives: it divides the variance by V, and adds 1e-5",
+        ),
+        Mistake(
+            "by batch",
+            by_batch,
+            "You took one mean and variance for all patches: each patch has its own",
+        ),
+        Mistake(
+            "summed up", summed_up, "You summed over all values: take the mean of the hidden ones"
         ),
         Mistake(
             "answer normalised",

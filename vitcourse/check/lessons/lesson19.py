@@ -1,6 +1,6 @@
 """Exercises of lesson 19: finding things."""
 
-from itertools import permutations
+from itertools import combinations, permutations
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +101,26 @@ def turned(boxes, others):
     return generalized_box_iou(others, boxes)
 
 
+def as_loss(boxes, others):
+    """1 - GIoU."""
+    return 1 - generalized_box_iou(boxes, others)
+
+
+def area_clamped(boxes, others):
+    """Clamped behind the product of the sides."""
+    a, b = boxes[:, None], others
+    common = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    common, hull = common.prod(dim=-1).clamp(min=0), parts(boxes, others)[2]
+    union = areas(boxes)[:, None] + areas(others) - common
+    return common / union - (hull - union) / hull
+
+
+def covered_part(boxes, others):
+    """The part of the hull that is covered, in the place of the one that is not."""
+    common, union, hull = parts(boxes, others)
+    return common / union - union / hull
+
+
 def boxes_case(about, n, m, far):
     """Boxes of which some share something and some do not; `far` moves the others."""
 
@@ -143,6 +163,17 @@ GIOU = Exercise(
             not_clamped,
             "Boxes that lie apart share nothing: two negative sides make a positive area, so clamp them "
             "at 0 first",
+        ),
+        Mistake(
+            "area clamped",
+            area_clamped,
+            "You clamped the area: two negative sides have made it positive by then, so clamp the sides",
+        ),
+        Mistake("1 - GIoU", as_loss, "That is 1 - GIoU, the loss: return the GIoU itself"),
+        Mistake(
+            "the covered part",
+            covered_part,
+            "You took away the part of the box around both that is covered: it is the rest, hull less union",
         ),
         Mistake(
             "counted twice",
@@ -239,6 +270,23 @@ def likely_is_dear(logits, boxes, labels, wanted):
 def one_minus(logits, boxes, labels, wanted):
     """1 - p and 1 - GIoU."""
     return package_cost(logits, boxes, labels, wanted) + 3
+
+
+def one_minus_p(logits, boxes, labels, wanted):
+    """1 - p."""
+    return package_cost(logits, boxes, labels, wanted) + 1
+
+
+def one_minus_giou(logits, boxes, labels, wanted):
+    """1 - GIoU."""
+    return package_cost(logits, boxes, labels, wanted) + 2
+
+
+def weights_exchanged(logits, boxes, labels, wanted):
+    """2 for the distance, 5 for the overlap."""
+    overlap = generalized_box_iou(corners(boxes), corners(wanted))
+    more = torch.cdist(boxes, wanted, p=1) + overlap
+    return package_cost(logits, boxes, labels, wanted) - 3 * more
 
 
 def overlap_is_dear(logits, boxes, labels, wanted):
@@ -356,6 +404,22 @@ PAIR_COSTS = Exercise(
             "-2 GIoU",
         ),
         Mistake(
+            "1 - p",
+            one_minus_p,
+            "You took 1 - p: this chooses the same queries, but the task asks for -p",
+        ),
+        Mistake(
+            "1 - GIoU",
+            one_minus_giou,
+            "You took 2 (1 - GIoU), as the loss does: this chooses the same queries, but the task asks "
+            "for -2 GIoU",
+        ),
+        Mistake(
+            "weights exchanged",
+            weights_exchanged,
+            "You exchanged the weights: the distance counts 5, the GIoU 2",
+        ),
+        Mistake(
             "overlap is dear",
             overlap_is_dear,
             "You added the GIoU: boxes that overlap must cost less, so it is taken away",
@@ -461,6 +525,13 @@ def by_number(cost):
     return as_matrix(cost, package_matching(cost).argmax(dim=0).sort().values)
 
 
+def in_one_order(cost):
+    """Each set of queries in the order of their numbers alone."""
+    orders = torch.tensor(list(combinations(range(cost.shape[0]), cost.shape[1])))
+    total = cost.cpu()[orders, torch.arange(cost.shape[1])].sum(dim=-1)
+    return as_matrix(cost, orders[total.argmin()])
+
+
 def worst_pair(cost):
     """The choice whose dearest pair is cheapest."""
     orders = torch.tensor(list(permutations(range(cost.shape[0]), cost.shape[1])))
@@ -540,6 +611,12 @@ BEST_MATCHING = Exercise(
             "each query its cheapest",
             cheapest_of_queries,
             "You gave each query an object: an object has one query, and all others have none",
+        ),
+        Mistake(
+            "in one order",
+            in_one_order,
+            "You tried each set of queries in one order alone, as itertools.combinations gives it: "
+            "permutations gives all",
         ),
         Mistake(
             "the dearest pair",
@@ -630,6 +707,29 @@ def height_first(map, points, offsets, scores):
     """x in parts of the height."""
     sides = torch.tensor(map.shape[2:], device=map.device)
     return reads(map, 2 * (points[:, :, None] + offsets / sides) - 1, scores.softmax(dim=-1))
+
+
+def half_of_it(map, points, offsets, scores):
+    """The points doubled, the offsets not."""
+    places = places_of(map, points, offsets / 2)
+    return reads(map, places, scores.softmax(dim=-1))
+
+
+def in_pixels(map, points, offsets, scores):
+    """Places in pixels."""
+    sides = torch.tensor(map.shape[:1:-1], device=map.device)
+    return reads(map, points[:, :, None] * sides + offsets, scores.softmax(dim=-1))
+
+
+def mean_of_places(map, points, offsets, scores):
+    """A mean, where the weights sum to one already."""
+    return package_look(map, points, offsets, scores) / scores.shape[-1]
+
+
+def reshaped(map, points, offsets, scores):
+    """(B, C, Q), read as (B, Q, C)."""
+    x = package_look(map, points, offsets, scores)
+    return x.mT.reshape(x.shape)
 
 
 def not_in_pixels(map, points, offsets, scores):
@@ -733,6 +833,26 @@ LOOK_AT_FEW = Exercise(
             "offsets in parts",
             not_in_pixels,
             "You took offsets as parts of the map: they are pixels, so divide them by (w, h)",
+        ),
+        Mistake(
+            "half the offset",
+            half_of_it,
+            "You doubled the points alone: from -1 to 1, an offset counts twice as well",
+        ),
+        Mistake(
+            "in pixels",
+            in_pixels,
+            "You gave grid_sample places in pixels: it counts from -1 to 1",
+        ),
+        Mistake(
+            "mean of places",
+            mean_of_places,
+            "You took the mean over the places: their weights sum to one, so take the sum",
+        ),
+        Mistake(
+            "reshaped",
+            reshaped,
+            "You reshaped (B, C, Q) to (B, Q, C): that mixes both, exchange the axes with .mT",
         ),
         Mistake("no offsets", no_offsets, "All your places lie at the point: add the offsets"),
         Mistake(

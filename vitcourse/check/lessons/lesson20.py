@@ -222,6 +222,12 @@ def features_last(map, r):
     return put_together(map.unflatten(1, (r, r, -1)).permute(0, 3, 4, 1, 5, 2))
 
 
+def squares_last(map, r):
+    """H and W before both r, and then poured."""
+    B, _, H, W = map.shape
+    return axes_apart(map, r).permute(0, 1, 4, 5, 2, 3).reshape(B, -1, r * H, r * W)
+
+
 def side_by_side(map, r):
     """Small pictures beside each other."""
     return axes_apart(map, r).permute(0, 1, 2, 4, 3, 5).flatten(4, 5).flatten(2, 3)
@@ -314,6 +320,11 @@ PIXEL_SHUFFLE = Exercise(
             "side by side",
             side_by_side,
             "You laid whole maps side by side: the places of a square are neighbours in the large map",
+        ),
+        Mistake(
+            "squares last",
+            squares_last,
+            "You put H and W in front of both r: each r stands behind its own side, H, r, W, r",
         ),
         Mistake(
             "poured",
@@ -494,6 +505,55 @@ class NoSkip(DecoderBlock):
         return x + self.mlp(self.norm3(x))
 
 
+class ValuesNotNormed(DecoderBlock):
+    """x itself as values."""
+
+    def forward(self, x, seen, query):
+        y = self.norm1(x)
+        x = x + self.attn(y + query, y + query, x)
+        x = x + self.cross_attn(self.norm2(x) + query, seen, seen)
+        return x + self.mlp(self.norm3(x))
+
+
+class AttnNotNormed(DecoderBlock):
+    """The first norm left out."""
+
+    def forward(self, x, seen, query):
+        x = x + self.attn(x + query, x + query, x)
+        x = x + self.cross_attn(self.norm2(x) + query, seen, seen)
+        return x + self.mlp(self.norm3(x))
+
+
+class CrossNotNormed(DecoderBlock):
+    """The second norm left out."""
+
+    def forward(self, x, seen, query):
+        y = self.norm1(x)
+        x = x + self.attn(y + query, y + query, y)
+        x = x + self.cross_attn(x + query, seen, seen)
+        return x + self.mlp(self.norm3(x))
+
+
+class NoFirstSkip(DecoderBlock):
+    """What the first attention gives takes the place of x."""
+
+    def forward(self, x, seen, query):
+        y = self.norm1(x)
+        x = self.attn(y + query, y + query, y)
+        x = x + self.cross_attn(self.norm2(x) + query, seen, seen)
+        return x + self.mlp(self.norm3(x))
+
+
+class NoLastSkip(DecoderBlock):
+    """What the MLP gives takes the place of x."""
+
+    def forward(self, x, seen, query):
+        y = self.norm1(x)
+        x = x + self.attn(y + query, y + query, y)
+        x = x + self.cross_attn(self.norm2(x) + query, seen, seen)
+        return self.mlp(self.norm3(x))
+
+
 class MlpNotNormed(DecoderBlock):
     """The third norm left out."""
 
@@ -603,6 +663,31 @@ TASK_DECODER = Exercise(
             "A skip is missing around the second attention: what it gives is added to x",
         ),
         Mistake(
+            "values not normed",
+            ValuesNotNormed,
+            "Your values are x as it is: the first attention takes its values from norm1(x), too",
+        ),
+        Mistake(
+            "first norm left out",
+            AttnNotNormed,
+            "The first norm is left out: it stands in front of the first attention",
+        ),
+        Mistake(
+            "second norm left out",
+            CrossNotNormed,
+            "The second norm is left out: what asks the encoder is norm2(x) + query",
+        ),
+        Mistake(
+            "no first skip",
+            NoFirstSkip,
+            "A skip is missing around the first attention: what it gives is added to x",
+        ),
+        Mistake(
+            "no last skip",
+            NoLastSkip,
+            "A skip is missing around the MLP: what it gives is added to x",
+        ),
+        Mistake(
             "third norm left out",
             MlpNotNormed,
             "The third norm is left out: it stands in front of the MLP",
@@ -651,6 +736,14 @@ def place_of_the_first(x):
     there = cosine.diagonal(dim1=2, dim2=3)[..., None].expand_as(cosine)  # (B, B, N, N)
     same = torch.eye(len(x), dtype=torch.bool)[:, :, None, None]
     return (there.masked_fill(same, -math.inf).logsumexp(dim=1) - own).mean()
+
+
+def zero_for_itself(x):
+    """A cosine of 0 for image i in the denominator."""
+    cosine = cosines(x)
+    own = cosine.diagonal(dim1=0, dim2=1).permute(2, 0, 1)
+    same = torch.eye(len(x), dtype=torch.bool)[:, :, None, None]
+    return (cosine.masked_fill(same, 0).logsumexp(dim=1) - own).mean()
 
 
 def mean_of_others(x):
@@ -738,6 +831,11 @@ PATCH_CONTRAST = Exercise(
             "itself below",
             itself_below,
             "Image i stands in your denominator, too: here only the other images do",
+        ),
+        Mistake(
+            "a cosine of 0",
+            zero_for_itself,
+            "You gave image i a cosine of 0 below: its exponential is 1, and -inf leaves it out",
         ),
         Mistake("not of length 1", not_normed, "These are products, not cosines: norm the patches"),
         Mistake(
