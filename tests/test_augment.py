@@ -679,8 +679,8 @@ def test_the_gpu_does_the_same():
 # Planted errors ---------------------------------------------------------------------------------
 
 ERRORS = [  # the check that must notice it, the right text, the wrong one
-    (check_shift, "- dy.cpu()[:, None]", "+ dy.cpu()[:, None]"),
-    (check_shift, "arange(H) - dy.cpu()", "arange(H) - dx.cpu()"),
+    (check_shift, "device=images.device) - dy", "device=images.device) + dy"),
+    (check_shift, "arange(H, device=images.device) - dy", "arange(H, device=images.device) - dx"),
     (check_shift, "y = H - 1 - (H - 1 - y.abs()).abs()", "y = y % H"),
     (check_shift_is_drawn, "(2, len(images)), gen", "(2, 1), gen"),
     (check_shift_is_drawn, "pixels + 1, (2", "pixels, (2"),

@@ -97,6 +97,18 @@ def test_to_moves_every_tensor():
     assert [tensor.is_meta for tensor in there["boxes"]] == [True, True] and there["names"] == ["a"]
 
 
+def test_other_statistics_stay_when_data_move():
+    data = make()
+    other = data.normalised_by((0.5, 0.4, 0.3), torch.tensor([0.1, 0.2, 0.3]))
+    assert data.mean.tolist() != other.mean.tolist() == pytest.approx([0.5, 0.4, 0.3])
+    moved = other.to("cpu")
+    assert moved.mean.equal(other.mean) and moved.std.equal(other.std)
+    one = moved.normalise(data.images[0])[2]
+    torch.testing.assert_close(one, (data.images[0, 2] / 255 - 0.3) / 0.3)
+    with pytest.raises(ValueError, match=r"std has the shape \(1,\): give 3 numbers"):
+        data.normalised_by((0.5, 0.4, 0.3), [0.1])
+
+
 @pytest.mark.gpu
 def test_data_on_a_device():
     here = shapes("scenes", train=20, test=8)

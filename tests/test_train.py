@@ -3,9 +3,11 @@
 import copy
 import json
 import math
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,6 +44,8 @@ def test_settings():
     recipe = Recipe().with_settings(["lr=3e-4", "epochs=7", "augment.flip=true", "compile=True"])
     assert (recipe.lr, recipe.epochs, recipe.augment.flip, recipe.compile) == (3e-4, 7, True, True)
     assert Recipe.from_json(recipe.to_json()) == recipe
+    augment = Recipe().with_settings(["augment.scale=0.1", "augment.shift=2"]).augment
+    assert (augment.scale, augment.shift) == (0.1, 2)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +63,10 @@ def test_settings():
         ("precision=int8", "choose auto, float32, bf16 or fp16"),
         ("accumulate=3", "128 does not divide into 3"),
         ("augment.mixup=-1", "mixup is -1"),
+        ("augment.shift=0.5", "augment.shift is '0.5': it must be a whole number"),
+        ("position_std=nan", "position_std is nan: it must be above 0"),
+        ("position_std=0", "position_std is 0.0: it must be above 0"),
+        (f"seed={2**63}", "it must be below"),
     ],
 )
 def test_bad_settings(setting, message):
@@ -172,6 +180,16 @@ def test_pieces_give_the_same_result():
     assert pieces.history[-1]["loss"] == pytest.approx(whole.history[-1]["loss"], rel=1e-5)
     for ours, other in zip(whole.model.parameters(), pieces.model.parameters(), strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-2, atol=2e-4)
+
+
+@pytest.mark.parametrize("accumulate", [8, 128])
+def test_pieces_that_are_not_equal(accumulate):
+    """50 images in pieces of 7, and one of 1: each image counts as much."""
+    data, recipe = few_digits(50), SHORT.but(batch=128, epochs=4)
+    whole, pieces = train(recipe=recipe, data=data), None
+    pieces = train(recipe=recipe.but(accumulate=accumulate), data=data)
+    losses = [[entry["loss"] for entry in run.history] for run in (whole, pieces)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_a_run_learns_and_says_so(tmp_path):
@@ -401,6 +419,122 @@ def test_predict_is_right_about_the_training_pictures(tmp_path):
     assert torch.equal(read_picture(tmp_path / "digit.png", 1, (8, 8))[0], pixels / 255)
 
 
+def lying(path):
+    """A picture that is stored lying, with the note that it is to be turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(path, exif=exif)
+
+
+def deep(path):
+    Image.fromarray(np.arange(0, 64 * 1000, 1000, dtype=np.uint16).reshape(8, 8)).save(path)
+
+
+def clear(path):
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(8, 8, 4)).save(path)
+
+
+def moving(path):
+    frames = [Image.new("L", (8, 8), value) for value in (200, 10)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], format="GIF")
+
+
+@pytest.mark.parametrize("make", [lying, deep, clear, moving])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_predict_sees_what_training_sees(make, channels, tmp_path):
+    from vitcourse.data import folder
+    from vitcourse.train.predict import read_picture
+
+    make(tmp_path / "a.png")
+    seen = read_picture(tmp_path / "a.png", channels, (8, 8))
+    learned = torch.from_numpy(folder.read_picture(tmp_path / "a.png", 8, channels))
+    assert seen.shape == (channels, 8, 8) and torch.equal(seen, learned / 255)
+
+
+def test_a_picture_that_is_too_large(run, tmp_path, monkeypatch, capsys):
+    lying(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert cli.main(["predict", str(run), str(tmp_path / "a.png")]) == 2
+    error = capsys.readouterr().err
+    assert "is no picture that can be read" in error and error.count("\n") == 1
+
+
+def test_other_pictures_are_normalised_as_those_of_training(tmp_path, capsys, monkeypatch):
+    for name, light in (("dark", 60), ("bright", 160)):
+        generator = torch.Generator().manual_seed(0)
+        for kind, level in (("cat", 0), ("dog", 40)):
+            (tmp_path / name / kind).mkdir(parents=True)
+            for i in range(12):
+                noise = torch.randint(30, (8, 8, 3), generator=generator) + level + light
+                Image.fromarray(noise.byte().numpy()).save(tmp_path / name / kind / f"{i}.png")
+    out, plain = str(tmp_path / "run"), ["model=Nano/4", "epochs=2", "batch=8"]
+    settings = [part for setting in plain for part in ("--set", setting)]
+    command = ["train", "--data", str(tmp_path / "dark"), "--image", "8", "--out", out, *settings]
+    assert cli.main(command) == 0
+    seen = []
+
+    def spy(model, data, device):
+        seen.append(data)
+        return evaluate(model, data, device)
+
+    monkeypatch.setattr("vitcourse.train.evaluate", spy)
+    for name in ("dark", "bright"):
+        assert cli.main(["evaluate", out, "--data", str(tmp_path / name)]) == 0
+    assert seen[1].mean.tolist() == seen[0].mean.tolist() == pytest.approx([0.367] * 3, abs=0.01)
+
+
+def test_a_run_is_resumed_with_the_data_that_it_began_with(tmp_path, capsys):
+    folder, out = tmp_path / "pictures", str(tmp_path / "run")
+    for kind in ("cat", "dog"):
+        (folder / kind).mkdir(parents=True)
+        for i in range(6):
+            lying(folder / kind / f"{i}.png")
+    command = ["train", "--data", str(folder), "--image", "8", "--set", "epochs=1", "--out", out]
+    assert cli.main(command) == 0
+    assert cli.main(["train", "--resume", out]) == 0
+    capsys.readouterr()
+    (folder / "dog" / "3.png").unlink()
+    assert cli.main(["train", "--resume", out]) == 2
+    (folder / "owl").mkdir()
+    lying(folder / "owl" / "1.png"), lying(folder / "owl" / "2.png")
+    assert cli.main(["train", "--resume", out]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and all("the data are not those with which" in e for e in errors)
+    for kind in ("dog", "owl"):
+        shutil.rmtree(folder / kind)
+    assert cli.main(["train", "--data", str(folder), "--image", "8", "--out", out + "2"]) == 2
+    assert "one class, cat: to classify, it needs 2 or more" in capsys.readouterr().err
+
+
+def test_weights_that_lack_what_a_picture_needs(run, tmp_path, capsys):
+    model = build_model(SHORT, few_digits())
+    weights.save(model, tmp_path / "bare.safetensors")
+    about = dict(classes=list("0123456789"), mean=[0.5], std=[0.5])
+    weights.save(model, tmp_path / "named.safetensors", **about)
+    lying(tmp_path / "a.png")
+    for command, message in [
+        (["predict", "bare", "a.png"], "does not hold classes, mean, std: save it with"),
+        (["evaluate", "bare"], "does not hold classes, mean, std: save it with"),
+        (["evaluate", "named"], "which data it was trained on: give --data"),
+        (["predict", "named", "a.png", "--top", "0"], "--top is 0: it must be 1 or more"),
+    ]:
+        command[1] = str(tmp_path / f"{command[1]}.safetensors")
+        command = [str(tmp_path / word) if word == "a.png" else word for word in command]
+        assert cli.main(command) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert cli.main(["predict", str(tmp_path / "named.safetensors"), str(tmp_path / "a.png")]) == 0
+
+
+def test_stopped_before_it_began(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vitcourse.data.load", stop)
+    assert cli.main(["train"]) == 130
+    assert capsys.readouterr().err == "vitcourse: stopped\n"
+
+
 def test_resume_on_the_command_line(run, capsys):
     for options, message in [
         (["--model", "Micro/4"], "goes on with a run as it is"),
@@ -422,6 +556,8 @@ def test_wrong_words(run, capsys, tmp_path):
         (["train", "--model", "S16"], 'for example "S/16"'),
         (["train", "--model", "Nano/3"], "does not divide into patches"),
         (["train", "--set", "lr=fast"], "it must be a number"),
+        (["train", "--image", "64"], "are for a folder of pictures, not for digits"),
+        (["train", "--data", "shapes", "--stream"], "are for a folder of pictures, not for shapes"),
         (["train", "--device", "gpu"], "cannot be used"),
         (["evaluate", "none"], "no finished run"),
     ]:
@@ -466,6 +602,6 @@ def test_a_folder_that_streams(tmp_path, capsys):
 @pytest.mark.gpu
 def test_training_on_cuda():
     data = few_digits(1400)
-    recipe = Recipe(epochs=6, lr=3e-3, position_std=0.5, compile=True, augment=Augment(shift=1))
+    recipe = Recipe(epochs=30, lr=3e-3, position_std=0.5, compile=True, augment=Augment(shift=1))
     run = fit(build_model(recipe, data), data.to("cuda"), recipe, device="cuda", quiet=True)
     assert run.accuracy > 0.75

@@ -308,6 +308,11 @@ BAD = {
     "a rate of one": (dict(drop_path=1.0), "drop_path is 1.0"),
     "a negative rate": (dict(drop=-0.1), "drop is -0.1"),
     "an MLP without width": (dict(mlp_ratio=0.01), "mlp_ratio is 0.01"),
+    "an MLP of any width": (dict(mlp_ratio=float("nan")), "mlp_ratio is nan"),
+    "a ratio in quotes": (dict(mlp_ratio="4"), "mlp_ratio is '4'"),
+    "a rate in quotes": (dict(drop="0.1"), "drop is '0.1': a rate is"),
+    "no image": (dict(image=None), "image is None: give one side"),
+    "an image of 22.5 pixels": (dict(image=22.5), "image is 22.5: give one side"),
 }
 
 

@@ -1,5 +1,6 @@
 """weights.load: every layout, every misfit, every hostile file; and the model left as it was."""
 
+import json
 import pickle
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.oracles import SIZES, WIDE, build_timm, build_torchvision, build_transformers, randomise
-from vitcourse import Config, ViT, weights
+from vitcourse import Config, ViT, papers, weights
 from vitcourse.parts import LearnedPosition2D, MeanHead, RepresentationHead
 from vitcourse.vit import resize_position
 
@@ -186,7 +187,9 @@ def test_our_own_state_dicts_and_what_wraps_them():
     model = build(ViT.variant(Position=LearnedPosition2D))
     state = model.state_dict()
     wrapped = {"model": {f"module._orig_mod.{name}": t for name, t in state.items()}, "epoch": 3}
-    for source in (state, {"state_dict": state}, wrapped):
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    both = {"state_dict": zeros, "state_dict_ema": state}  # timm's script: the average is meant
+    for source in (state, {"state_dict": state}, wrapped, both):
         ours = build(ViT.variant(Position=LearnedPosition2D))
         assert weights.load(ours, source).layout == "vitcourse"
         assert_same(ours, model)
@@ -233,6 +236,24 @@ def test_a_source_that_is_not_square():
     assert "from 3x5 to 4x4" in str(weights.load(ours, state, grid=(3, 5)))
     with pytest.raises(ValueError, match="say which"):
         weights.load(ours, state, grid=(5, 5))
+    with pytest.raises(ValueError, match="behind 0 prefix tokens .*has the source another head"):
+        weights.load(build(ViT.variant(Head=MeanHead)), build().state_dict())
+
+
+def test_the_positions_of_all_stages_are_fitted():
+    def model(image):
+        return papers.build("pvt_tiny", image=image)
+
+    source, ours = model(64), model(96)
+    report = weights.load(ours, source.state_dict())
+    grids = [(16, 24), (8, 12), (4, 6), (2, 3)]
+    assert report.notes == [
+        f"positions: resized (bicubic) from {a}x{a} to {b}x{b} patches" for a, b in grids
+    ]
+    for one, other, (a, b) in zip(source.stages, ours.stages, grids, strict=True):
+        prefix = one.position.prefix_len
+        wanted = resize_position(one.position.table, (a, a), (b, b), prefix)
+        assert torch.equal(other.position.table, wanted)
 
 
 def test_positions_that_could_be_two_grids():
@@ -339,6 +360,26 @@ def test_save_and_load(tmp_path):
     with pytest.raises(ValueError, match="should end in .safetensors"):
         weights.save(model, tmp_path / "model.pt")
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"depth": 10**9}, "is damaged: it holds fewer numbers than its model has"),
+        ({"dim": 40 * 10**6}, "is damaged: it holds fewer numbers than its model has"),
+        ({"classes": 10**12}, "is damaged: it holds fewer numbers than its model has"),
+        ({"mlp_ratio": "4"}, "mlp_ratio is '4'"),
+        (None, "does not say how its model is built"),
+    ],
+)
+def test_a_file_that_describes_another_model(tmp_path, changes, message):
+    model = build()
+    config = vars(model.cfg) | changes if changes else None
+    about = {"model": "ViT", "config": config} if changes else [1]
+    path = tmp_path / "model.safetensors"
+    save_file(model.state_dict(), path, {"about": json.dumps(about)})
+    with pytest.raises(ValueError, match=message):
+        weights.restore(path)
 
 
 def test_a_killed_save_leaves_the_old_file(tmp_path):

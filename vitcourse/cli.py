@@ -66,7 +66,7 @@ def book(args):
 def train(args):
     """Train a ViT: on digits, if nothing else is said, in a minute on any computer."""
     from vitcourse import train
-    from vitcourse.data import load
+    from vitcourse.data import NAMES, load
 
     if args.resume:
         out = Path(args.resume)
@@ -78,7 +78,9 @@ def train(args):
         origin = json.loads((out / "data.json").read_text())
     else:
         name = args.data or "digits"
-        options = {"image": args.image} if args.image else {}
+        if (args.image is not None or args.stream) and name in NAMES:
+            raise ValueError(f"--image and --stream are for a folder of pictures, not for {name}")
+        options = {"image": args.image} if args.image is not None else {}
         origin = {"name": name, "options": options | ({"stream": True} if args.stream else {})}
         recipe = find_recipe(train.RECIPES, args.recipe, name)
         if not args.out and int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -89,6 +91,10 @@ def train(args):
         raise ValueError(f"a run is resumed as it was; only {', '.join(train.HOW)} can be set")
     recipe = recipe.with_settings(settings)
     data = load(origin["name"], **origin["options"])
+    if len(data.classes) < 2:
+        raise ValueError(
+            f"{data.name} has one class, {data.classes[0]}: to classify, it needs 2 or more"
+        )
     model = train.build_model(recipe, data)
     if train.is_first():
         print(f"{data}\nmodel {recipe.model}, run folder {out}", flush=True)
@@ -113,16 +119,19 @@ def train(args):
 
 def evaluate(args):
     """Test a trained model, and draw which classes it confuses."""
-    from vitcourse import train, weights
+    from vitcourse import train
     from vitcourse.data import load
     from vitcourse.show.pictures import confusion_matrix
 
     path = find_model(args.run)
-    model, about = weights.restore(path)
-    name = args.data or about["data"]
+    model, about = restore(path)
+    name = args.data or about.get("data")
+    if name is None:
+        raise ValueError(f"{path} does not say which data it was trained on: give --data")
     data = load(name, **({"image": model.cfg.image[0]} if Path(name).is_dir() else {}))
     if list(data.classes) != list(about["classes"]) or data.channels != model.cfg.channels:
         raise ValueError(f"{path} knows the classes {about['classes']}, {data.name} has others")
+    data = data.normalised_by(about["mean"], about["std"])
     result = train.evaluate(model, data, args.device)
     picture = new_file(Path(args.out) if args.out else path.parent / "confusion.png")
     picture.parent.mkdir(parents=True, exist_ok=True)
@@ -134,11 +143,12 @@ def evaluate(args):
 
 def predict(args):
     """Classify pictures, and draw where the model looks."""
-    from vitcourse import weights
     from vitcourse.train.predict import predict_file
 
+    if args.top < 1:
+        raise ValueError(f"--top is {args.top}: it must be 1 or more")
     path = find_model(args.run)
-    model, about = weights.restore(path)
+    model, about = restore(path)
     folder = Path(args.out) if args.out else path.parent / "predictions"
     for name in args.images:
         best, figure = predict_file(model, about, name, top=args.top)
@@ -174,6 +184,19 @@ def find_model(run):
     raise FileNotFoundError(
         f"{run} is no finished run, no file and no model of the course ({known})"
     )
+
+
+def restore(path):
+    """A model, and what was saved about it, which must hold all that a picture needs."""
+    from vitcourse import weights
+
+    model, about = weights.restore(path)
+    if missing := [name for name in ("classes", "mean", "std") if name not in about]:
+        raise ValueError(
+            f"{path} does not hold {', '.join(missing)}: save it with "
+            f"weights.save(model, file, classes=..., mean=..., std=...), as lists"
+        )
+    return model, about
 
 
 def new_folder(parent, name):
@@ -254,6 +277,9 @@ def main(arguments=None):
     except (ValueError, TypeError, OSError) as error:
         print(f"vitcourse: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("vitcourse: stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

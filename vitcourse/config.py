@@ -1,5 +1,6 @@
 """The sizes a ViT is built from, under the names the papers use, and what is refused."""
 
+import math
 from dataclasses import dataclass, fields
 
 SIZES = {  # the first four are the course's own, for small pictures
@@ -49,17 +50,20 @@ class Config:
     def __post_init__(self):
         for name in ("dim", "depth", "heads", "patch", "channels", "classes"):
             require_count(name, getattr(self, name))
-        image = (self.image, self.image) if isinstance(self.image, int) else tuple(self.image)
-        if len(image) != 2:
+        image = (self.image, self.image) if isinstance(self.image, int) else self.image
+        if not isinstance(image, (tuple, list)) or len(image) != 2:
             raise ValueError(f"image is {self.image!r}: give one side, or (height, width)")
         for side in image:
             require_count("image", side)
-        object.__setattr__(self, "image", image)
+        object.__setattr__(self, "image", tuple(image))
         for name in ("drop", "attn_drop", "drop_path"):
             rate = getattr(self, name)
-            if not 0 <= rate < 1:
+            if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
                 raise ValueError(f"{name} is {rate!r}: a rate is at least 0 and below 1")
-        if self.hidden < 1:
+        if (
+            not isinstance(self.mlp_ratio, (int, float))
+            or not 1 <= self.dim * self.mlp_ratio < math.inf
+        ):
             raise ValueError(f"mlp_ratio is {self.mlp_ratio!r}: the MLP needs a width of 1 or more")
         head_width(self.dim, self.heads)
         grid_of(self.image, self.patch)

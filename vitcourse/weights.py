@@ -217,7 +217,7 @@ def load(model, source, resize="bicubic", grid=None):
 
 def strip(state):
     """Unpack what training scripts wrap around a state dict, and check that it is one."""
-    for wrapper in ("model_ema", "state_dict", "model"):
+    for wrapper in ("model_ema", "state_dict_ema", "state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not state:
@@ -252,25 +252,27 @@ def fit_prefix(state, model):
 
 
 def fit_positions(state, model, report, resize, grid):
-    """Resize the position table where the source was trained on another grid."""
+    """Resize each position table whose source was trained on another grid."""
     from vitcourse.vit import resize_position
 
-    table, wanted = state.get("position.table"), model.state_dict().get("position.table")
-    if table is None or wanted is None or table.ndim != 3:
-        return
-    new, prefix_len, width = model.cfg.grid, model.prefix_len, table.shape[2]
-    # timm and big_vision have models whose prefix tokens get no position
-    may_lack = prefix_len and report.layout in ("timm", "google")
-    leads = (prefix_len, 0) if may_lack else (prefix_len,)
-    lead, old = source_grid(table.shape[1], leads, new, grid)
-    if lead < prefix_len:
-        table = torch.cat([table.new_zeros(1, prefix_len, width), table], dim=1)
-        report.notes.append("positions: none for the prefix tokens, which get zeros")
-    if old != new:
-        table = resize_position(table, old, new, prefix_len, resize)
-        text = f"positions: resized ({resize}) from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches"
-        report.notes.append(text)
-    state["position.table"] = table
+    for part, position in model.named_modules():
+        name = f"{part}.table"
+        table = state.get(name)
+        if table is None or table.ndim != 3 or not hasattr(position, "grid"):
+            continue
+        new, prefix_len, width = position.grid, position.prefix_len, table.shape[2]
+        # timm and big_vision have models whose prefix tokens get no position
+        may_lack = prefix_len and report.layout in ("timm", "google")
+        leads = (prefix_len, 0) if may_lack else (prefix_len,)
+        lead, old = source_grid(table.shape[1], leads, new, grid)
+        if lead < prefix_len:
+            table = torch.cat([table.new_zeros(1, prefix_len, width), table], dim=1)
+            report.notes.append("positions: none for the prefix tokens, which get zeros")
+        if old != new:
+            table = resize_position(table, old, new, prefix_len, resize)
+            text = f"resized ({resize}) from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches"
+            report.notes.append(f"positions: {text}")
+        state[name] = table
 
 
 def source_grid(rows, leads, new, told=None):
@@ -289,6 +291,8 @@ def source_grid(rows, leads, new, told=None):
         found += fits[:1]
     if len(found) != 1:
         why = "could be more than one grid" if found else "do not make a square grid"
+        if not found and not told:
+            why += f" behind {leads[0]} prefix tokens (the model's; has the source another head?)"
         raise ValueError(f"{rows} positions {why}: say which, with load(..., grid=(h, w))")
     return found[0]
 
@@ -364,9 +368,14 @@ def restore(path):
     state = read(path)
     with safe_open(path, framework="pt") as file:
         about = json.loads((file.metadata() or {}).get("about", "{}"))
-    if about.get("model") != "ViT" or "config" not in about:
+    config = about.get("config") if isinstance(about, dict) else None
+    if not isinstance(config, dict) or about.get("model") != "ViT":
         raise ValueError(f"{path} does not say how its model is built: use load(model, file)")
-    model = ViT(Config(**about["config"]))
+    cfg = Config(**config)
+    least = cfg.depth * cfg.dim * (4 * cfg.dim + 2 * cfg.hidden) + cfg.dim * cfg.classes
+    if least > sum(tensor.numel() for tensor in state.values()):
+        raise ValueError(f"{path} is damaged: it holds fewer numbers than its model has")
+    model = ViT(cfg)
     load(model, state)
     return model.eval(), about
 

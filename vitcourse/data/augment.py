@@ -6,6 +6,7 @@ carries out all of them at once; so with the others.
 
 All numbers are drawn from the generator that is passed, on the CPU, and only then moved to the
 images: a seed means the same on every device, and on the CPU it gives the same batch to the bit.
+CUDA is not waited for: what is drawn is copied while it still works.
 """
 
 from dataclasses import dataclass, fields
@@ -20,9 +21,14 @@ def draw(generator, *shape):
     return 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
 
 
+def beside(values, images, dtype=None):
+    """What was drawn on the CPU, on the device of the images: the same shape."""
+    return values.to(images.device, dtype, non_blocking=images.is_cuda)
+
+
 def each(values, images):
     """Let one number per image meet its pixels: (B,) -> (B, 1, 1, 1), with the images' device."""
-    return values.to(images).view(-1, 1, 1, 1)
+    return beside(values, images, images.dtype).view(-1, 1, 1, 1)
 
 
 # Where things are
@@ -44,9 +50,10 @@ def shift_by(images, dy, dx, fill="zero"):
     if fill not in ("zero", "reflect"):
         raise ValueError(f"fill is {fill!r}: choose zero or reflect")
     H, W = images.shape[-2:]
-    y = torch.arange(H) - dy.cpu()[:, None]  # (B, H), the row from which each row is taken
-    x = torch.arange(W) - dx.cpu()[:, None]  # (B, W)
-    y, x = y[:, None, :, None].to(images.device), x[:, None, None, :].to(images.device)
+    dy, dx = (beside(pixels, images)[:, None] for pixels in (dy, dx))
+    y = torch.arange(H, device=images.device) - dy  # (B, H), the row from which each row is taken
+    x = torch.arange(W, device=images.device) - dx  # (B, W)
+    y, x = y[:, None, :, None], x[:, None, None, :]
     inside = (y >= 0) & (y < H) & (x >= 0) & (x < W)  # (B, 1, H, W)
     y = H - 1 - (H - 1 - y.abs()).abs()  # -1 becomes 1, and H becomes H - 2
     x = W - 1 - (W - 1 - x.abs()).abs()
@@ -125,14 +132,16 @@ def affine_by(images, matrices, bent=None, bicubic=False):
     """
     H, W = images.shape[-2:]
     back = torch.linalg.inv(matrices[:, :, :2])  # (B, 2, 2)
-    (a, b), (c, d) = back.to(images).permute(1, 2, 0)[..., None, None]  # each (B, 1, 1)
-    dx, dy = matrices[:, :, 2].to(images).T[..., None, None]  # each (B, 1, 1)
+    back, moves = (beside(part, images, images.dtype) for part in (back, matrices[:, :, 2]))
+    (a, b), (c, d) = back.permute(1, 2, 0)[..., None, None]  # each (B, 1, 1)
+    dx, dy = moves.T[..., None, None]  # each (B, 1, 1)
     x = torch.arange(W, device=images.device) - (W - 1) / 2 - dx  # (B, 1, W)
     y = torch.arange(H, device=images.device)[:, None] - (H - 1) / 2 - dy  # (B, H, 1)
     from_x = a * x + b * y  # (B, H, W), in pixels from the centre
     from_y = c * x + d * y  # (B, H, W)
     if bent is not None:
-        from_x, from_y = from_x + bent[:, 0].to(from_x), from_y + bent[:, 1].to(from_y)
+        bent = beside(bent, images, images.dtype)
+        from_x, from_y = from_x + bent[:, 0], from_y + bent[:, 1]
     places = torch.stack([from_x * 2 / W, from_y * 2 / H], dim=-1)  # -1 and 1 are the edges
     mode = "bicubic" if bicubic else "bilinear"
     return F.grid_sample(images, places.to(images), mode, align_corners=False).clamp(0, 1)
@@ -164,7 +173,7 @@ def in_box(images, top, left, height, width):
     y, x = (torch.arange(side) for side in images.shape[-2:])
     rows = (y >= top[:, None]) & (y < (top + height)[:, None])  # (B, H)
     columns = (x >= left[:, None]) & (x < (left + width)[:, None])  # (B, W)
-    rows, columns = rows.to(images.device), columns.to(images.device)
+    rows, columns = beside(rows, images), beside(columns, images)
     return rows[:, None, :, None] & columns[:, None, None, :]
 
 
@@ -290,7 +299,7 @@ def operate(images, choice, strength):
     for number, operation in enumerate(OPERATIONS.values()):
         group = (choice == number).nonzero().squeeze(1)  # the images that drew this operation
         if len(group):
-            here = group.to(images.device)
+            here = beside(group, images)
             changed[here] = operation(images[here], strength[group])
     return changed
 
@@ -345,7 +354,7 @@ def mixup_by(images, targets, partner, keep):
 
     mixup, Zhang et al. 2017, https://arxiv.org/abs/1710.09412
     """
-    other = partner.to(images.device)
+    other = beside(partner, images)
     images = torch.lerp(images[other], images, each(keep, images))
     return images, mix_targets(targets, partner, keep)
 
@@ -358,14 +367,14 @@ def cutmix_by(images, targets, partner, top, left, height, width):
     CutMix, Yun et al. 2019, https://arxiv.org/abs/1905.04899
     """
     box = in_box(images, top, left, height, width)  # (B, 1, H, W)
-    images = torch.where(box, images[partner.to(images.device)], images)
+    images = torch.where(box, images[beside(partner, images)], images)
     return images, mix_targets(targets, partner, 1 - box.float().mean(dim=(1, 2, 3)))
 
 
 def mix_targets(targets, partner, keep):
     """Mix targets (B, classes) as their images were mixed: partner (B,), keep (B,)."""
-    other = partner.to(targets.device)
-    return torch.lerp(targets[other], targets, keep.to(targets)[:, None])
+    other, keep = beside(partner, targets), beside(keep, targets, targets.dtype)
+    return torch.lerp(targets[other], targets, keep[:, None])
 
 
 # All together

@@ -42,10 +42,10 @@ class Data:
             raise ValueError(f"images are {ours} and test_images {test}: both need one (C, H, W)")
 
     def __repr__(self):
-        channels, height, width = self.images.shape[1:]
+        height, width = self.image
         return (
-            f"{self.name}: {len(self.images)} images to train on, {len(self.test_images)} to test, "
-            f"{channels}x{height}x{width}, {len(self.classes)} classes"
+            f"{self.name}: {len(self.labels)} images to train on, {len(self.test_labels)} to test, "
+            f"{self.channels}x{height}x{width}, {len(self.classes)} classes"
         )
 
     @property
@@ -84,7 +84,19 @@ class Data:
     def to(self, device):
         """The same data with every tensor on `device`."""
         names = ("images", "labels", "test_images", "test_labels", "extras")
-        return replace(self, **{name: move(getattr(self, name), device) for name in names})
+        there = replace(self, **{name: move(getattr(self, name), device) for name in names})
+        return there.normalised_by(*self.statistics)
+
+    def normalised_by(self, mean, std):
+        """The same data, to be normalised by another mean and standard deviation, both (C,)."""
+        values = [torch.as_tensor(value, device=self.images.device) for value in (mean, std)]
+        for name, value in zip(("mean", "std"), values, strict=True):
+            if value.shape != (self.channels,):
+                shape = tuple(value.shape)
+                raise ValueError(f"{name} has the shape {shape}: give {self.channels} numbers")
+        other = replace(self)
+        vars(other)["statistics"] = tuple(values)
+        return other
 
 
 def check_images(name, images):

@@ -159,8 +159,8 @@ def require_each(path, classes, labels, needed):
 # Read a picture ---------------------------------------------------------------------------------
 
 
-def read_picture(file, image, channels):
-    """One picture, upright, resized and cut to a square: uint8 (C, image, image), a numpy array.
+def open_picture(file, image, channels):
+    """One picture as it is meant to be seen, upright, in grey or colour: a PIL Image.
 
     Of an animation it is the first frame; what is transparent becomes white.
     """
@@ -172,7 +172,12 @@ def read_picture(file, image, channels):
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    picture = picture.convert(MODES[channels])
+    return picture.convert(MODES[channels])
+
+
+def read_picture(file, image, channels):
+    """One picture, resized and cut to a square: uint8 (C, image, image), a numpy array."""
+    picture = open_picture(file, image, channels)
     width, height = picture.size
     short = min(width, height)
     width, height = image * width // short, image * height // short
@@ -250,7 +255,7 @@ class FolderStream(Dataset):
         return torch.from_numpy(np.ascontiguousarray(picture)), int(self.labels[i])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StreamData:
     """What `Data` is, where the images stay on the disk: `train` and `test` give them one by one.
 
@@ -289,4 +294,4 @@ class StreamData:
         chosen = np.random.default_rng(0).permutation(len(self.train))[:1000]
         return statistics(torch.stack([self.train[i][0] for i in chosen]))
 
-    mean, std, normalise = Data.mean, Data.std, Data.normalise
+    mean, std, normalise, __repr__ = Data.mean, Data.std, Data.normalise, Data.__repr__

@@ -23,7 +23,7 @@ class Batch:
     index: torch.Tensor  # which images of the data set these are
 
     def pieces(self, count):
-        """The batch in `count` equal pieces."""
+        """The batch in at most `count` pieces, equal but for the last."""
         parts = [getattr(self, name).chunk(count) for name in self.__dataclass_fields__]
         return [Batch(*part) for part in zip(*parts, strict=True)]
 
@@ -83,7 +83,7 @@ class Batches:
         self.data, self.recipe, self.device = data, recipe, device
         self.rank, self.world = rank, world
         self.size = min(recipe.batch, len(data.labels) // world * world)
-        if self.size < world * recipe.accumulate:
+        if not self.size:
             raise ValueError(f"{len(data.labels)} images are too few for {world} processes")
         self.per_epoch = len(data.labels) // self.size
         self.steps = recipe.epochs * self.per_epoch
@@ -120,8 +120,9 @@ class Batches:
 
     def prepare(self, images, index, number, who):
         """Augment and normalise uint8 images on the device: a Batch."""
-        images = images.to(self.device, non_blocking=True).float() / 255
-        labels = self.data.labels[index].to(self.device)
+        waits = torch.device(self.device).type != "cuda"
+        images = images.to(self.device, non_blocking=not waits).float() / 255
+        labels = self.data.labels[index].to(self.device, non_blocking=not waits)
         targets = one_hot(labels, len(self.data.classes), self.recipe.smoothing)
         generator = generator_of(self.recipe.seed, "augment", number, who)
         images, targets = self.recipe.augment(images, targets, generator)

@@ -1,6 +1,7 @@
 """One loop that trains: `fit(model, data, recipe)`. And `evaluate`."""
 
 import copy
+import hashlib
 import json
 import math
 import re
@@ -101,7 +102,9 @@ def fit(
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     state = State(model, average, optimizer, scaler)
     origin = origin or {"name": data.name, "options": {}}
-    out = open_folder(out, recipe, resume, rank, origin) if out else None
+    if out:
+        origin = origin | {"sha256": fingerprint(data)}
+        out = open_folder(out, recipe, resume, rank, origin)
     if resume:
         state.restore(out, quiet or rank > 0)
     objective = Objective(model, step)
@@ -169,7 +172,7 @@ def train_step(objective, batch, recipe, rate, state, precision):
         waits = isinstance(objective, DistributedDataParallel) and piece is not pieces[-1]
         with objective.no_sync() if waits else nullcontext():
             with autocast(precision, batch.images.device):
-                loss = objective(piece) / len(pieces)
+                loss = objective(piece) * (len(piece.labels) / len(batch.labels))
             scaler.scale(loss).backward()
         total = total + loss.detach().float()
     if recipe.clip:
@@ -355,12 +358,25 @@ def stop_on_request():
 # The folder of a run ----------------------------------------------------------------------------
 
 
+def fingerprint(data):
+    """A hash that other classes, labels or training images would change."""
+    parts = data.classes, data.image, data.labels.tolist(), data.test_labels.tolist()
+    parts += data.mean.tolist(), data.std.tolist()
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
 def open_folder(out, recipe, resume, rank, origin):
     """Make the folder of a new run. One that holds anything is refused, unless it is resumed."""
     out = Path(out)
     if rank == 0 and resume:
         if not (out / "recipe.json").is_file():
             raise FileNotFoundError(f"{out} holds no run: there is no recipe.json to resume")
+        began = json.loads((out / "data.json").read_text()).get("sha256", origin["sha256"])
+        if began != origin["sha256"]:
+            raise ValueError(
+                f"the data are not those with which the run in {out} began: bring those back, or "
+                f"begin a new run in another folder"
+            )
     elif rank == 0:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FileExistsError(
@@ -368,10 +384,10 @@ def open_folder(out, recipe, resume, rank, origin):
             )
         out.mkdir(parents=True, exist_ok=True)
     if rank == 0:
-        write_whole(out / "recipe.json", (recipe.to_json() + "\n").encode())
         about = json.dumps(environment(), indent=1) + "\n"
         write_whole(out / "environment.json", about.encode())
         write_whole(out / "data.json", (json.dumps(origin) + "\n").encode())
+        write_whole(out / "recipe.json", (recipe.to_json() + "\n").encode())
     distributed.wait()
     return out
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torchvision.transforms import functional as T
 
+from vitcourse.data.folder import open_picture
 from vitcourse.probe import record_attention, rollout
 from vitcourse.show.pictures import attention_overlay
 
@@ -15,8 +15,8 @@ def read_picture(path, channels, size):
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no picture {path}")
     try:
-        picture = Image.open(path).convert("L" if channels == 1 else "RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        picture = open_picture(path, max(size), channels)
+    except Exception as error:  # a damaged picture can raise anything
         raise ValueError(f"{path} is no picture that can be read: {error}") from None
     height, width = size
     scale = max(height / picture.height, width / picture.width)

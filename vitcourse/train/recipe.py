@@ -53,6 +53,10 @@ class Recipe:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}: it must be at least 0 and below 1"
                 )
+        if not 0 < self.position_std < math.inf:
+            raise ValueError(f"position_std is {self.position_std!r}: it must be above 0")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}: it must be below 2**63")
         if self.precision not in ("auto", "float32", "bf16", "fp16"):
             raise ValueError(f"precision is {self.precision!r}: choose auto, float32, bf16 or fp16")
         if self.batch % self.accumulate:
@@ -70,14 +74,14 @@ class Recipe:
         for setting in settings:
             name, equals, text = setting.partition("=")
             owner, key = (self.augment, name[8:]) if name.startswith("augment.") else (self, name)
-            known = [f.name for f in fields(owner) if f.name != "augment"]
+            known = {f.name: f.type for f in fields(owner) if f.name != "augment"}
             if not equals or key not in known:
                 inner = [f"augment.{f.name}" for f in fields(self.augment)]
                 names = ", ".join([f.name for f in fields(self) if f.name != "augment"] + inner)
                 raise ValueError(
                     f"{setting!r} is no setting: write NAME=VALUE, with one of {names}"
                 )
-            value = parse(name, text, getattr(owner, key))
+            value = parse(name, text, known[key])
             (augment if owner is self.augment else changes)[key] = value
         return replace(self, augment=replace(self.augment, **augment), **changes)
 
@@ -91,19 +95,17 @@ class Recipe:
         return cls(**json.loads(text))
 
 
-def parse(name, text, like):
-    """The value that `text` means, of the type of `like`."""
-    if isinstance(like, bool):
+def parse(name, text, kind):
+    """The value that `text` means, of the type `kind`."""
+    if kind is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError(f"{name} is {text!r}: write true or false")
         return text.lower() == "true"
     try:
-        if isinstance(like, int):
-            return int(text)
-        return float(text) if isinstance(like, float) else text
+        return kind(text)
     except ValueError:
-        kind = "a whole number" if isinstance(like, int) else "a number"
-        raise ValueError(f"{name} is {text!r}: it must be {kind}") from None
+        what = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{name} is {text!r}: it must be {what}") from None
 
 
 def learning_rate(recipe, step, steps):
