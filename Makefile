@@ -4,7 +4,7 @@ SETUP = @$(PYTHON) vitcourse/lab/bootstrap.py
 BIN = .venv/bin
 BOTH = -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: lab test browser slides book claims train notebooks throughput gpu gpu-tests gpu-speed gpu-cifar10 gpu-withstands gpu-longer
+.PHONY: lab test browser slides book claims train notebooks throughput gpu gpu-tests gpu-speed gpu-cifar10 gpu-beside gpu-withstands gpu-longer
 test browser notebooks: export OMP_NUM_THREADS = 1
 browser: export VITCOURSE_BROWSER = required
 
@@ -17,9 +17,10 @@ book:        ; $(SETUP) && $(BIN)/vitcourse book
 claims:      ; $(SETUP) test && $(BIN)/python -m benchmarks.claims
 train:       ; $(SETUP) && $(BIN)/vitcourse train
 throughput:  ; $(SETUP) test && $(BIN)/python -m benchmarks.throughput
-gpu:         gpu-tests gpu-speed gpu-cifar10 gpu-withstands gpu-longer
+gpu:         gpu-tests gpu-speed gpu-cifar10 gpu-beside gpu-withstands gpu-longer
 gpu-tests:   ; $(SETUP) test && $(BIN)/pytest -m gpu tests
 gpu-speed:   ; $(SETUP) test && $(BIN)/python -m benchmarks.throughput && $(BIN)/python -m benchmarks.training
 gpu-cifar10: ; $(SETUP) test && $(BIN)/python -m benchmarks.cifar10 --set compile=true
+gpu-beside:  ; $(SETUP) test && $(BIN)/python -m benchmarks.beside others --set compile=true && $(BIN)/python -m benchmarks.beside without --set compile=true
 gpu-withstands: ; $(SETUP) test && $(BIN)/python -m benchmarks.withstands needs && $(BIN)/python -m benchmarks.withstands disturbed
 gpu-longer:  ; $(SETUP) test && $(BIN)/python -m benchmarks.longer without_labels && $(BIN)/python -m benchmarks.longer detection && $(BIN)/python -m benchmarks.longer restoration

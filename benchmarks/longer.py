@@ -5,7 +5,7 @@
     python -m benchmarks.longer restoration      one IPT for noise, rain and few pixels
     ... --data FOLDER --name "JPEG copy"         pictures in folders; scenes are drawn
     ... --set compile=false                      a field of the recipe
-    ... --rehearse                               the whole way in small, on a CPU
+    ... --rehearse                               the whole way in small
 
 Without labels: CIFAR-10. An MAE learns all training images, three quarters of the patches hidden,
 the pixels told as they are. Then a part of the labels, as many of each class: a new head alone
@@ -103,9 +103,7 @@ def with_labels(data, part, seed, device):
     """
     classes = len(data.classes)
     each = max(round(part * len(data.labels) / classes), 1)
-    some = labelled(data, each * classes, seed).to(device)
-    vars(some)["statistics"] = data.statistics
-    return some
+    return labelled(data, each * classes, seed).to(device)
 
 
 def taught(model, some, way, recipe, steps):
@@ -211,7 +209,7 @@ EXPERIMENTS = {  # how it is measured, by which recipe, and what is smaller in a
     "detection": (detection, DETECTION, {}),
     "restoration": (restoration, RESTORATION, {"width": 8, "depth": 1}),
 }
-REHEARSAL = dict(model="Nano/4", epochs=2, batch=64, evaluate_every=1, compile=False)
+REHEARSAL = dict(model="Nano/4", epochs=2, batch=64, evaluate_every=1)
 
 
 def main():

@@ -52,7 +52,36 @@ def digits(results=RESULTS):
     return "\n".join([*lines, "", below])
 
 
-TABLES = {"papers": papers.table, "throughput": throughput, "digits": digits}
+def cifar10(results=RESULTS):
+    """The table of benchmarks/cifar10.py, and beside.py, of their runs on a GPU."""
+    head = ["recipe", "data", "parameters", "accuracy", "seconds of each seed", "on"]
+    table = [head, ["---"] * len(head)]
+    for path in sorted(results.glob("cifar10*-cuda.json")):
+        record = json.loads(path.read_text())
+        spread, name = record["accuracy_spread"], path.stem.removesuffix("-cuda")
+        accuracy = f"{100 * record['accuracy_mean']:.2f} %"
+        accuracy += f" ± {100 * spread:.2f}" if spread else ""
+        seconds = ", ".join(f"{value:.0f}" for value in record["seconds"])
+        table.append([name, record["data"], f"{record['parameters']:,}", accuracy, seconds])
+        table[-1].append(place(record))
+    for path in sorted(results.glob("beside-*-cuda.json")):
+        record = json.loads(path.read_text())
+        for row in record["rows"]:
+            accuracy, seconds = f"{100 * row['accuracy']:.2f} %", f"{row['seconds']:.0f}"
+            table.append([row["recipe"], record["data"], f"{row['parameters']:,}", accuracy])
+            table[-1] += [seconds, place(record)]
+    if len(table) == 2:
+        return "No CUDA run has been recorded yet."
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+
+
+def place(record):
+    """Where a record of a GPU was measured."""
+    about = record["environment"]
+    return f"{about['gpu']}, {about['date']}, torch {about['torch']}"
+
+
+TABLES = {"papers": papers.table, "throughput": throughput, "digits": digits, "cifar10": cifar10}
 
 
 def fill(text):

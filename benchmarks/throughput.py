@@ -169,6 +169,7 @@ def measure(shape, mode, device, compiled, rounds):
     """Time the four models in turn, and compare them."""
     _, image, classes, cpu_batch, cuda_batch = SHAPES[shape]
     batch = cpu_batch if device == "cpu" else cuda_batch
+    torch.compiler.reset()  # else a second shape is compiled for images of any size
     torch.manual_seed(0)
     models = build(shape)
     assert_equal(models, torch.randn(2, 3, image, image))
@@ -234,18 +235,20 @@ def main():
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--compile", action="store_true", help="compiled on the CPU as well")
     parser.add_argument("--shape", choices=SHAPES, help="only this one")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="only this one")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
-        rows = []
+    args.out.mkdir(parents=True, exist_ok=True)
+    here = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    for device in [args.device] if args.device else here:
+        rows, path = [], args.out / f"throughput-{device}.json"
         for shape in [args.shape] if args.shape else SHAPES:
             for compiled in (False, True) if device == "cuda" or args.compile else (False,):
-                rows += [measure(shape, mode, device, compiled, args.rounds) for mode in MODES]
-        record = {"environment": environment(device), "rows": rows}
-        args.out.mkdir(parents=True, exist_ok=True)
-        path = args.out / f"throughput-{device}.json"
-        path.write_text(json.dumps(record, indent=1) + "\n")
+                for mode in MODES:
+                    rows.append(measure(shape, mode, device, compiled, args.rounds))
+                    record = {"environment": environment(device), "rows": rows}
+                    path.write_text(json.dumps(record, indent=1) + "\n")
         for row in rows:
             how = "compiled" if row["compiled"] else "eager"
             print(f"{row['shape']} {row['mode']} {device} {how}: {row['ratio']:.3f} of the time of")

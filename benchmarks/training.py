@@ -90,6 +90,7 @@ def measure(shape, device, compiled, rounds):
     """One row of the result."""
     size, image, classes, cpu_batch, cuda_batch = SHAPES[shape]
     batch = cuda_batch if device.type == "cuda" else cpu_batch
+    torch.compiler.reset()  # else a second shape is compiled for images of any size
     recipe = Recipe(model=size, epochs=10**6, batch=batch, augment=AUGMENT)
     data = random_data(image, classes, max(4 * batch, 64))
     if device.type == "cuda":

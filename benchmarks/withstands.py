@@ -3,7 +3,7 @@
     python -m benchmarks.withstands needs        how many images does each learn from?
     python -m benchmarks.withstands disturbed    what does each withstand?
     ... --data FOLDER --name "JPEG copy"         pictures in folders
-    ... --rehearse                               the whole way in small, on a CPU
+    ... --rehearse                               the whole way in small
 
 Both learn by the recipe "cifar10-fast". The CNN is plain: six convolutions, of three widths the one
 whose accuracy on clean test images is nearest to the ViT's. With fewer images each model makes as
@@ -156,7 +156,7 @@ def main():
     device, recipe = pick_device(), RECIPES["cifar10-fast"].with_settings(args.set)
     data = load(args.data)
     if args.rehearse:
-        data, recipe = few(data, 256), recipe.but(model="Nano/4", epochs=2, batch=64, compile=False)
+        data, recipe = few(data, 256), recipe.but(model="Nano/4", epochs=2, batch=64)
     data = data.to(device)
     measured = {"needs": needs, "disturbed": disturbed}[args.what](data, recipe)
     record = about(f"CIFAR-10, {args.name}", data, recipe) | measured

@@ -16,6 +16,7 @@ from tests.elsewhere import THERE, Tensor, elsewhere
 from tests.proofs import randomise
 from tests.test_papers import MODELS, double, parts
 from vitcourse import data, detect, probe, segment, show, stress
+from vitcourse.check import EXERCISES, runner
 from vitcourse.data.augment import Augment
 from vitcourse.papers import (
     deformable_detr,
@@ -355,6 +356,30 @@ def test_looking_inside(look, digits):
         for answer, w in zip(answers, wanted, strict=True):
             assert answer.device == THERE
             torch.testing.assert_close(answer.cpu(), w, rtol=1e-4, atol=1e-5)
+
+
+CODE = [name for name, one in EXERCISES.items() if one.kind in ("function", "module")]
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_answers_to_exercises(name):
+    exercise = EXERCISES[name]
+    for case in exercise.cases:
+        wanted = runner.outcome(exercise, exercise.reference, case)
+        with elsewhere() as device:
+            runner.check_on_gpu(exercise, exercise.reference, case, wanted, wanted, device)
+
+
+def test_an_answer_that_knows_only_the_cpu():
+    exercise = EXERCISES["patchify"]
+    case = exercise.cases[0]
+    wanted = runner.outcome(exercise, exercise.reference, case)
+
+    def answer(images, patch):
+        return exercise.reference(images, patch) + torch.zeros(1)
+
+    with elsewhere() as device, pytest.raises(runner.Wrong, match="not on the GPU"):
+        runner.check_on_gpu(exercise, answer, case, wanted, wanted, device)
 
 
 def test_answers_of_detectors(scenes):

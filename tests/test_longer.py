@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import cifar10, gpu, longer, withstands
+from benchmarks import beside, cifar10, gpu, longer, withstands
 from tests.elsewhere import elsewhere
 from vitcourse import detect, show
-from vitcourse.data import load
+from vitcourse.data import Data, load
 from vitcourse.lab import notebooks
 from vitcourse.papers import ipt, mae
 from vitcourse.papers.deformable_detr import DeformableDETR
@@ -32,6 +32,7 @@ CPU = torch.device("cpu")
 def rehearse(script, folder, name, place, *arguments):
     """The record of a rehearsal, and its calls of `fit`."""
     calls, options = [], ["--data", "shapes", "--rehearse", "--out", str(folder)]
+    options += ["--set", "compile=false"]
     with pytest.MonkeyPatch.context() as patch:
         if place == "cpu":
             patch.setattr("vitcourse.train.device.fastest", lambda: CPU)
@@ -261,6 +262,66 @@ def test_accuracy_on_cifar10_is_recorded(place, tmp_path, fewer):
     assert record["accuracy_spread"] == pytest.approx(abs(last[0] - last[1]) / 2**0.5, abs=1e-5)
     assert record["parameters"] == longer.count(calls[0].run.model)
     assert len(record["seconds"]) == 2 and {c.data.images.device.type for c in calls} == {place}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_stands_beside_it_is_recorded(place, tmp_path, monkeypatch):
+    small = {
+        name: (recipe, model, sizes | {"dim": 48, "depth": 1} if sizes else {})
+        for name, (recipe, model, sizes) in beside.OTHERS.items()
+    }
+    monkeypatch.setattr(beside, "OTHERS", small)
+    monkeypatch.setattr(beside, "few", lambda data, count: gpu.few(data, 32))
+    record, calls = rehearse(beside, tmp_path, "-beside-without", place, "without")
+    assert [row["recipe"] for row in record["rows"]] == [
+        f"cifar10-fast without {name}" for name in beside.INGREDIENTS
+    ]
+    whole, *recipes = (call.recipe for call in calls)
+    for changes, recipe in zip(list(beside.INGREDIENTS.values())[1:], recipes, strict=True):
+        assert recipe == whole.with_settings(changes) != whole
+    assert {c.data.images.device.type for c in calls} == {place}
+    record, calls = rehearse(beside, tmp_path, "-beside-others", place, "others")
+    assert [row["recipe"] for row in record["rows"]] == list(beside.OTHERS)
+    for row, call in zip(record["rows"], calls[1::2], strict=True):  # every other measures speed
+        assert row["accuracy"] == call.run.accuracy and row["epochs"] == 2
+        assert row["parameters"] == longer.count(call.run.model)
+
+
+def test_others_are_as_large_as_they_say():
+    sizes, images = {}, torch.zeros(10, 3, 32, 32, dtype=torch.uint8)
+    data = Data("noise", images, torch.arange(10), images, torch.arange(10), tuple("0123456789"))
+    for name, (recipe, model, options) in beside.OTHERS.items():
+        recipe = recipe.but(model="Mini/4")
+        sizes[name] = longer.count(beside.build_model(recipe, data, model, **options))
+    ours, one, two, lite = sizes.values()
+    assert lite == 3_716_874  # "3.72M", and to the last one
+    assert 6.25e6 < two < 6.35e6  # "6.3 M"
+    block = 4 * 512**2 + 4 * 512 + 2 * 512**2 + 2 * 512 + 4 * 512
+    assert one == 6 * block + (48 + 1) * 512 + 66 * 512 + 2 * 512 + 513 * 10
+
+
+def test_as_many_epochs_as_fit(monkeypatch):
+    monkeypatch.setattr(beside, "seconds_an_epoch", lambda *_: 0.4)
+    monkeypatch.setattr(beside, "train", lambda name, data, recipe, *_: {"epochs": recipe.epochs})
+    rows = beside.others(None, [], CPU, {}, 1.3)
+    assert [row["epochs"] for row in rows] == [3, 3, 3, 3]
+    assert next(beside.others(None, [], CPU, {}, 0.1))["epochs"] == 1
+
+
+def test_a_seed_that_breaks_off_leaves_those_before_it(tmp_path, fewer, monkeypatch):
+    fit, seeds = cifar10.fit, []
+
+    def breaks_off(model, data, recipe, **options):
+        seeds.append(recipe.seed)
+        if recipe.seed == 1:
+            raise KeyboardInterrupt
+        return fit(model, data, recipe, **options)
+
+    monkeypatch.setattr(cifar10, "fit", breaks_off)
+    with pytest.raises(KeyboardInterrupt):
+        rehearse(cifar10, tmp_path, "", "cpu", "--recipe", "smoke", "--seeds", "3")
+    record = json.loads((tmp_path / "rehearsal-cpu.json").read_text())
+    assert seeds == [0, 1] and [run["seed"] for run in record["runs"]] == [0]
 
 
 # What the lessons show of it --------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What the README says is so."""
 
+import json
 import re
 from pathlib import Path
 
@@ -41,6 +42,27 @@ def test_its_code_runs():
 def test_its_tables_are_the_recorded_ones():
     assert tables.fill(README) == README, "run python benchmarks/tables.py"
     assert README.count("| forward |") >= 2
+
+
+def test_a_run_on_a_gpu_fills_its_table(tmp_path):
+    assert tables.cifar10(tmp_path) == "No CUDA run has been recorded yet."
+    environment = {"gpu": "A GPU", "date": "2026-01-02", "torch": "2.15"}
+    record = {"data": "CIFAR-10, JPEG copy", "parameters": 2693578, "environment": environment}
+    record |= {"accuracy_mean": 0.93511, "accuracy_spread": 0.0012, "seconds": [70.4, 30, 30.2]}
+    (tmp_path / "cifar10-fast-cuda.json").write_text(json.dumps(record))
+    (tmp_path / "cifar10-fast-cpu.json").write_text("not read")
+    row = {"recipe": "theirs", "parameters": 3186442, "accuracy": 0.8, "seconds": 119.6}
+    record = {"data": "CIFAR-10, JPEG copy", "environment": environment, "rows": [row]}
+    (tmp_path / "beside-others-cuda.json").write_text(json.dumps(record))
+    *_, row, other = tables.cifar10(tmp_path).splitlines()
+    assert other == (
+        "| theirs | CIFAR-10, JPEG copy | 3,186,442 | 80.00 % | 120 "
+        "| A GPU, 2026-01-02, torch 2.15 |"
+    )
+    assert row == (
+        "| cifar10-fast | CIFAR-10, JPEG copy | 2,693,578 | 93.51 % ± 0.12 | 70, 30, 30 "
+        "| A GPU, 2026-01-02, torch 2.15 |"
+    )
 
 
 def test_another_figure_is_noticed():
