@@ -6,9 +6,9 @@ class token comes late (all CaiT), or its maps are convolved (Refiner's layer, i
 class attention, the last two of the 16 are class blocks. LayerScale begins at 0.1, as the paper has
 it for up to 18 blocks.
 
-Three more controls. Re-attention is a mixture and a norm: so, the norm alone. Mixtures begin as
-random numbers: so, talking heads that begin with each head as it is. And depth itself: so, a plain
-ViT of four blocks, twice as wide, with about as many parameters.
+More controls. Re-attention is a mixture and a norm: so, the norm alone. Mixtures begin as random
+numbers: so, re-attention and talking heads that begin with each head as it is. And depth itself:
+so, a plain ViT of four blocks, twice as wide, with about as many parameters.
 
 How alike patches are is the mean cosine of two of an image; how alike maps are is the cosine of
 those of neighbouring blocks, head by head, without what all of them share. Test images, both.
@@ -47,6 +47,7 @@ class RefinedMaps(Attention):
 MODELS = {
     "plain": ViT,
     "re-attention": DeepViT,
+    "re-attention, silent start": DeepViT,
     "its norm alone": DeepViT,
     "talking heads": ViT.variant(Attention=TalkingHeads),
     "talking heads, silent start": ViT.variant(Attention=TalkingHeads),
@@ -64,6 +65,8 @@ def build(name, recipe, digits):
     depth = DEPTH - (cls.class_depth if issubclass(cls, CaiT) else 0)
     model = build_model(recipe, digits, cls, dim=DIM, depth=depth)
     for layer in model.modules():
+        if isinstance(layer, ReAttention) and name == "re-attention, silent start":
+            as_it_is(layer.mix)
         if isinstance(layer, ReAttention) and name == "its norm alone":
             as_it_is(layer.mix).requires_grad_(False)
         if isinstance(layer, TalkingHeads) and name == "talking heads, silent start":
@@ -138,6 +141,13 @@ PAIRS = {
     "LayerScale beats the plain ViT": more("LayerScale"),
     "class attention beats the plain ViT": more("class attention"),
     "re-attention beats its norm alone": more("re-attention", "its norm alone"),
+    "re-attention with a silent start beats the other": more(
+        "re-attention, silent start", "re-attention"
+    ),
+    "re-attention with a silent start beats the plain ViT": more("re-attention, silent start"),
+    "re-attention with a silent start beats its norm alone": more(
+        "re-attention, silent start", "its norm alone"
+    ),
     "talking heads with a silent start beat the others": more(
         "talking heads, silent start", "talking heads"
     ),

@@ -84,8 +84,7 @@ def labelled(data, count, seed):
     of_class = [order[data.labels[order] == c] for c in range(len(data.classes))]
     chosen = torch.cat([numbers[:each] for numbers in of_class])
     part = replace(data, images=data.images[chosen], labels=data.labels[chosen])
-    vars(part)["statistics"] = data.statistics
-    return part
+    return part.normalised_by(*data.statistics)
 
 
 def by_labels(model, digits, seed):

@@ -94,7 +94,8 @@ check.predict(question, ...)
 # ## A whole model
 #
 # The papers name a model by its size and its patch: "Ti/16" is the tiny one with patches of 16 x 16
-# pixels. One call builds it. It has learned nothing yet, so its 10 classes are all equally likely.
+# pixels. One call builds it. It has learned nothing yet. Its last layer begins with zeros, so its 10
+# classes are all equally likely.
 
 # %% name="model"
 import torch
@@ -211,6 +212,12 @@ print("truth:  ", digits.test_labels[12:20].tolist())
 # | [10 from one GPU to many](10-many-gpus.ipynb) | share the work | what must the GPUs tell each other? |
 # | [11 looking inside](11-looking-inside.ipynb) | look inside | what has it learned? |
 # | [12 what it withstands](12-what-it-withstands.ipynb) | disturb it | what does it need, and what breaks it? |
+#
+# Then others improve it: [13 training](13-better-training.ipynb), [14 tokens](14-better-tokens.ipynb),
+# [15 attention](15-better-attention.ipynb), [16 many scales](16-many-scales.ipynb),
+# [17 convolutions](17-convolutions-return.ipynb). And it does other work:
+# [18 without labels](18-learning-without-labels.ipynb), [19 finding things](19-finding-things.ipynb),
+# [20 repairing images](20-repairing-images.ipynb). At the end stands the [capstone](capstone.ipynb).
 
 # %% [markdown] name="alone-or-in-class"
 # ## Alone or in class

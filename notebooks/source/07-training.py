@@ -603,7 +603,8 @@ print("ok: more than 95 % are right, and the loss stays above its lowest value, 
 #
 # `device="auto"` takes CUDA, else a Mac's GPU, else the CPU; `precision="auto"` takes bf16 on CUDA from
 # Ampere on, fp16 on older ones, and float32 elsewhere. What was recorded on a GPU, with
-# `python -m benchmarks.cifar10 --set compile=true`, is shown below: recorded, not run here.
+# `python -m benchmarks.cifar10 --set compile=true`, is shown below: recorded, not run here. The seconds of
+# the first seed include compiling.
 
 # %% name="cifar-recorded"
 fast, curves = RECIPES["cifar10-fast"], {}

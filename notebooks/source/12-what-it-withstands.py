@@ -274,11 +274,11 @@ for text, holds in needs["claims"].items():
 #   3 points, whatever the number of images.
 # - **Equal accuracy.** For 95 % with 1,000 images the CNN needs 64 thousand operations, the ViT two million.
 #
-# Between the small models the lead is largest with the fewest images, as the biases would have it. Between
-# the large ones it stays. Two convolutions in front give the ViT a good part of it back.
+# Between the small models the lead is largest with the fewest images, as the biases would have it, but with
+# one seed of three it is not. Between the large ones it stays. Two convolutions in front give the ViT a good
+# part of it back.
 #
-# What this does not show: that the ViT ever overtakes. Digits are too few for that, and the recipe was
-# chosen for a ViT on all of them.
+# That the ViT ever overtakes is not shown: digits are too few, and the recipe was chosen for a ViT on all.
 
 # %% [markdown] name="authors-text"
 # ## What the authors reported
@@ -486,15 +486,13 @@ alt = (
 show.figure(panels(figures, contents, "share of patches gone"), alt)
 
 # %% [markdown] name="occlusion-answer"
-# Read it in three steps.
-#
 # - **Covered with black, the ViT is not ahead.** With a quarter covered at random it is behind by 8 points
 #   on average, with more they are alike. For digits black is no hole but paper without ink, and both
 #   models read that.
-# - **Removed, it is.** The ViT was never trained on fewer tokens, yet gets by with what is left, and beats
-#   the CNN, which cannot leave anything out.
+# - **Removed at random, it is.** The ViT was never trained on fewer tokens, yet beats the CNN, which cannot
+#   leave anything out. Without the most attended patches it is behind.
 # - **Which patches** matters more than how many. Removing the quarter with the most attention is worse than
-#   removing three quarters with the least.
+#   three quarters with the least.
 #
 # Beware of the last one. The choice of patches comes from a look at the whole picture. Can their *places*
 # give the digit away, with no ink in them?

@@ -523,16 +523,16 @@ print("from the notebook on DeiT: a teacher where labels are half random, minus 
 print("   ", *(f" {difference:+.3f}" for difference in other["difference"]))
 
 # %% [markdown] name="compare-answer"
-# By the mean, it is D, C, B, A; between D and C the seeds disagree.
+# By the mean, it is D, C, B, A; the seeds disagree between D and C, and between B and A.
 #
-# - **Twice the steps** bring 10 to 16 points. So this is a race: who learns soonest? DeiT, whose teacher
-#   cost as much, stays behind with every seed.
-# - **The cosine loss** brings 7 to 16, without any information. That patches differ is measured; that this
-#   is why, is not.
+# - **Twice the steps** bring 10 to 16 points: this is a race. DeiT, whose teacher cost as much, stays behind
+#   with every seed.
+# - **The cosine loss** brings 7 to 16, without any information. That patches differ is measured, not why.
 # - **Token labels** bring 2 to 7. Against four times the canvases it is undecided.
 # - **DeiT:** undecided. In its own notebook labels are half random, and the teacher knows the right ones:
-#   there it brings 7 to 10. Perhaps a teacher is worth what it knows beyond the labels.
-# - **SimpleViT** loses. Its waves were made for larger grids than 4 x 4.
+#   there it brings 7 to 10.
+# - **SimpleViT** loses. Its waves were made for larger grids; by
+#   [its notebook](papers/simple_vit.ipynb) that is less than half of it.
 
 # %% [markdown] name="fair"
 # ### What is fair here, and what is not

@@ -565,7 +565,7 @@ for paper in papers.papers().values():
 #
 # | | |
 # |---|---|
-# | T2T-ViT_t-14, -19 | 80.7 (81.5 in the paper), 81.75 |
+# | T2T-ViT_t-14, -19 | 81.7, 82.4 |
 # | PiT Ti, S, B | 73.0, 80.9, 82.0 |
 # | the same, distilled | 74.6, 81.9, 84.0 |
 # | DeiT-Ti without positions, with a table | 68.2, 72.2 |

@@ -29,7 +29,7 @@ from vitcourse.papers import compare
 # | reads what is near | reads everything alike | CeiT |
 # | does the same at every place | adds a row of a table to each place | CvT |
 # | shrinks the map step by step, cheaply | cuts once, keeps all tokens | LeViT, CvT |
-# | weighs by offset: left is not right | compares tokens | BotNet, LeViT |
+# | weighs by offset: left is not right | compares tokens | BotNet; LeViT by distance |
 #
 # ## Near: CeiT
 #
@@ -154,8 +154,8 @@ class ConvKeys(nn.Module):
 check.conv_keys(ConvKeys)
 
 # %% [markdown] name="stages-text"
-# CvT is a pyramid, as the systems of lesson 16: three stages, each with tokens made by a convolution whose
-# windows overlap. Predict what the stride saves. The cell then counts for each stage: places, keys, scores
+# CvT is a pyramid, as PVT, Swin and Twins of lesson 16: three stages, each with tokens made by a convolution
+# whose windows overlap. Predict what the stride saves. The cell then counts for each stage: places, keys, scores
 # of one head, and what they would be if each token were a key. (The class token enters in the last stage.)
 
 # %% name="stages"
@@ -650,17 +650,16 @@ for name in ("LeFF", "convolved keys", "stem", "relative scores"):
     print(" " * 8, each(a - b for a, b in zip(one, other, strict=True)), name, sep="  ")
 
 # %% [markdown] name="compare-answer"
-# - **All four pay**, with every seed, 4 to 10 points on average. Their order, with 60 digits, is lost in the
-#   spread.
-# - **The CNN is as good.** BotNet against its ResNet: undecided.
+# - **All four pay**, with every seed, by 4 to 12 points on average.
+# - **The CNN is as good.** BotNet against its ResNet: undecided where digits lie still. Where they moved, after
+#   200 or 600, the ResNet leads with every seed (found afterwards).
 # - **More with few images:** in two seeds of three, a negative result.
 # - **One pixel costs each** 30 points or more. CvT keeps most of the four; after two pixels, CeiT. LeViT
 #   against the ViT, after one: undecided.
 # - **One at a time**, 200 digits: convolved queries, keys and values help with every seed, LeFF and stem with
-#   two, relative scores with none. After one pixel, the first two lead with every seed.
+#   two, relative scores with none.
 #
-# So what lets neighbours into the block helps most. And equivariant layers do not make a network that does
-# not care.
+# What lets neighbours into the block helps most. Equivariant layers do not make an invariant network.
 
 # %% [markdown] name="fair"
 # ### What this cannot show
@@ -770,12 +769,12 @@ for paper in systems:
 # - LeFF is an MLP with a depthwise convolution inside, on patches as a map. The class token goes around.
 # - CvT convolves before attention. A stride of 2 for keys and values leaves a quarter of the scores; zeros
 #   beyond the border tell places.
-# - Layers are equivariant for moves by their step, without a border. A network is not: one pixel cost each 30
+# - Layers are equivariant for moves by their step, without a border. A network is not: one pixel cost 30
 #   points.
 # - A 1x1 convolution is a Linear. A BatchNorm behind a Linear goes into its rows and its bias.
 # - Operations are not time.
 # - A score may know the distance (LeViT), the offset (Swin), or ask the query (BotNet).
-# - Convolutions paid. The CNN was as good: put it beside.
+# - Convolutions paid. The CNN was no worse: put it beside.
 #
 # Before: [16 many scales](16-many-scales.ipynb). Next:
 # [18 learning without labels](18-learning-without-labels.ipynb).

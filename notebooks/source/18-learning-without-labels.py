@@ -320,13 +320,14 @@ for name in ("1-D 4", "1-D 8", "1-D 16", "2-D 4", "2-D 8", "full"):
 print(show.pairs(record))
 
 # %% [markdown] name="near-record-answer"
-# - **Near beats full** attention with every seed, by 0.065 bits or so.
-# - **Near, the more is seen, the worse:** a negative result. 16 need more bits than 8 with every seed, 8 more
+# - **A stretch of four beats full** attention with every seed, by 0.065 bits or so. The rectangle of 2 x 2
+#   loses to it with every seed: near is not enough.
+# - **In a row, the more is seen, the worse:** a negative result. 16 need more bits than 8 with every seed, 8 more
 #   than 4 with two of three.
 # - **Rectangles:** 2 x 2 loses to a stretch of 4 with every seed, a negative result; 2 x 4 beats a stretch of 8
 #   with every seed, by less than 0.01.
 #
-# After eight epochs, whoever has less to choose from is ahead. It need not stay so.
+# After five epochs, the row that sees least is ahead. It need not stay so.
 
 # %% [markdown] name="mae-text"
 # ## Look at a quarter, tell the rest
@@ -612,8 +613,8 @@ print("ok: no answer reads what it has to tell, but that of the patch that was k
 # ## What is it worth?
 #
 # The records of their notebooks, digits, three seeds, 10, 30, 100, 300 labels. For 400 steps each
-# model is trained on with these labels; beside it, the same model, new. MAE and masked patches share model,
-# labels and computing (a step of MAE costs about half, it had twice as many). iGPT and BERT are small: three
+# model is trained on with these labels; beside it, the same model, new. MAE and masked patches share model
+# and labels (a step of MAE costs more than half, and it had twice as many: so more computing). iGPT and BERT are small: three
 # blocks of width 32, on pixels. So compare gains, not accuracies, across that line. Now, your guess?
 
 # %% name="worth"
@@ -665,11 +666,11 @@ for name, record in records.items():
             print(" ", found, each(pair["difference"]), text)
 
 # %% [markdown] name="worth-answer"
-# - **The fewer labels, the more it buys.** MAE: 17 points with 10, 7 with 30, 4 with 100, 1 with 300, with
+# - **MAE: the fewer labels, the more it buys.** 17 points with 10, 7 with 30, 4 with 100, 1 with 300, with
 #   every seed. The ten points that were expected hold with 10 labels alone: a negative result for the others.
 # - **Masked patches** help less: 7 points with 10 labels; with 30, not with every seed.
-# - **On pixels** pre-training helps with every seed, at every number of labels: with 30, BERT gains 13 to 27
-#   points, iGPT 9 to 13.
+# - **On pixels** pre-training helps with every seed, at every number of labels: with 30, where both
+#   gain most, BERT gains 13 to 27 points, iGPT 9 to 13.
 # - **Probes part the two.** MAE's beats a new model with 10 and 30 labels; that of masked patches is behind
 #   everywhere. With 300 labels both are: what is frozen cannot use them.
 

@@ -507,10 +507,10 @@ for name in ("AP50 after epoch", "kept in epoch"):
     print(f"{name:17} 1 to 6:", *(f"{value:6.2f}" for value in values))
 
 # %% [markdown] name="recorded-answer"
-# - **Greed is as good: a negative result.** The best is ahead by 2 points with two seeds, behind by 2 with
-#   the third. What differs at the start does not last.
+# - **Greed is as good: a negative result.** The best is behind by less than a point, with every seed. What
+#   differs at the start does not last.
 # - **One for each counts.** Told to say each object three times, the network does: two answers too many.
-#   They ruin the precision; AP50 falls from 0.94 to 0.40.
+#   They ruin the precision; AP50 falls from 0.93 to 0.41.
 # - **Once each, not quite.** With the best matching, 0.31 answers too many are left for an object. No rule
 #   forbids them; it has to be learned.
 # - **Settling and finding** rise together, in epochs of 250 steps. (The first had nothing to compare with:
@@ -673,19 +673,19 @@ for name, epochs in names.items():
     print("{:12.2f}{:10.2f}{:10.0f}".format(*ends))
 alt = (
     "AP50 by steps. Refined rises above 0.9 in 500 steps. Deformable stands at 0.64 "
-    "after 750, DETR at 0.36; in the long run, DETR has 0.73 by then, and ends at 0.94."
+    "after 750, DETR at 0.22; in the long run, DETR has 0.71 by then, and ends at 0.93."
 )
 show.figure(show.lines(curves, "steps", "AP50"), alt)
 print(show.pairs(record))
 
 # %% [markdown] name="steps-answer"
-# - **In as many steps** the plain one finds far more, with every seed: 0.64 against 0.36. (DETR's longer
+# - **In as many steps** the plain one finds far more, with every seed: 0.64 against 0.22. (DETR's longer
 #   run stands higher at 750 steps: its learning rate is still large, and has not settled.)
 # - **In half of the steps** it does not reach DETR: a negative result. Refined, it does: 0.95 in 750 steps,
-#   where DETR has 0.94 in 1,500. More with two seeds of three, so that counts as negative, too; closer
+#   where DETR has 0.93 in 1,500. More with two seeds of three, so that counts as negative, too; closer
 #   boxes (AP) with all three.
-# - **Steps are not time.** One step takes half as long again: 750 steps of the refined model took 48 seconds
-#   of one processor thread, 1,500 of DETR 60.
+# - **Steps are not time.** One step takes more than half as long again: 750 steps of the refined model took 60
+#   seconds of one processor thread, 1,500 of DETR 67.
 #
 # [Its notebook](papers/deformable_detr.ipynb) has the proofs.
 

@@ -114,7 +114,7 @@ for name, image in {"striped": striped, "grey": grey}.items():
     print(ipt.bicubic(small, 2)[0, 0, 4].round().int().tolist())
 
 # %% [markdown] name="guess-text"
-# (Rounded. At the borders the striped row keeps a trace of its own.) In the middle both give the same four
+# (Rounded. At the borders the striped row keeps a trace of its own.) In the middle both give the same
 # pixels. No interpolation can tell them apart, nor can a network. It may only **guess** from what it has seen
 # in training. Then the loss decides how one guesses.
 #
@@ -569,8 +569,8 @@ for text, pair in record["pairs"].items():
 # %% [markdown] name="record-answer"
 # - **The wrong query costs 0.03 to 0.23 dB, with every seed.** It is read, and no eye would notice.
 # - **Trained for longer, repairs gain 4 to 8 dB** on digits, most where rain is taken away.
-# - **A photograph that it never saw:** 1.0 dB above bicubic with every seed. The 1.5 dB that were expected: a
-#   negative result.
+# - **A photograph that it did not learn from:** 1.0 dB above bicubic with every seed. The 1.5 dB that were
+#   expected: a negative result.
 #
 # Positions and queries belong to one size of image. The photograph is larger: `ipt.in_pieces` cuts it into
 # pieces that overlap, and drops their inner borders, where a piece has seen less.
@@ -596,9 +596,10 @@ if longer:
 #
 # - The paper's point is **pre-training**: learn many repairs from all of ImageNet, then adapt to one. Nothing
 #   here was adapted.
-# - The damage is ours, and the test's is the same. Real noise and real rain are others.
-# - PSNR rewards a careful blur. What looks better may measure worse.
+# - The damage is ours, and the test's is the same. Real noise and rain are others.
+# - PSNR rewards a careful blur.
 # - Where the query matters was tried with one seed, on digits.
+# - How training crops of the photograph are cut was chosen after a first trial on the test photograph.
 #
 # ### What the authors report
 #
@@ -746,8 +747,9 @@ print("ok: what it learned it knows, and for new digits pixels are better")
 #
 # Who need not tell five classes apart need not drop the rest. Lesson 18 learned from pictures alone, by
 # guessing what is hidden; this lesson by guessing what was damaged. DINO, without labels and without guessing
-# pixels, teaches a ViT with a moving average of itself; you have all of its parts: images changed at random
-# and an average of weights (lesson 07), a teacher (lesson 13).
+# pixels, teaches a ViT with a moving average of itself. You have most of its parts: images changed at random
+# and an average of weights (lesson 07), a teacher (lesson 13). New is what keeps it from one answer to
+# everything: the teacher's answers are centred and sharpened.
 
 # %% [markdown] name="read-on"
 # ### Where to read on

@@ -165,7 +165,7 @@ print(f"validation: most frequent class {frequent:.2f}, colour alone {by_colour:
 # In the stand-in, colour tells next to nothing, as it should.
 #
 # Now the model. It starts from the course's own, which knows circles, squares, triangles and crosses, but
-# only in red and blue on plain grounds. The body comes along, the head is new (lesson
+# only in red and blue on striped grounds. The body comes along, the head is new (lesson
 # [09](09-fine-tuning.ipynb)).
 
 # %% name="start"
@@ -197,16 +197,18 @@ def start(fine_tuned):
 # your pictures with `image=224` in section 1, and run this in a new cell here; the rest stays:
 #
 # ```
+# import copy
+#
 # recipe = recipe.but(model="B/16", lr=5e-5, epochs=5)
 # trained = weights.pretrained("vit_b_16", classes=len(work.classes))
 # about = trained.preprocess
-# vars(work)["statistics"] = torch.tensor(about.mean), torch.tensor(about.std)
+# work = work.normalised_by(about.mean, about.std)
 #
 # def start(fine_tuned):
-#     return trained if fine_tuned else build_model(recipe, work)
+#     return copy.deepcopy(trained) if fine_tuned else build_model(recipe, work)
 # ```
 #
-# The fourth line normalises your pictures as ImageNet's were. No error tells you that it is missing.
+# `normalised_by` treats your pictures as ImageNet's were. No error tells you that it is missing.
 
 # %% [markdown] name="train-text"
 # Both get the same pictures, steps and recipe. It takes half a minute on a CPU; a GPU is used if there is
@@ -249,7 +251,7 @@ show.figure(picture, alt="Loss of training and validation by epoch, and accuracy
 
 # %% name="test" tags=["nbval-ignore-output"]
 exam = replace(work, test_images=pictures.test_images, test_labels=pictures.test_labels)
-vars(exam)["statistics"] = work.statistics  # ImageNet's, if you have set them
+exam = exam.normalised_by(*work.statistics)  # ImageNet's, if you have set them
 model = runs["fine-tuned"].model
 result = evaluate(model, exam)
 p, n = result["accuracy"], len(exam.test_labels)

@@ -7,6 +7,7 @@ import timm
 import torch
 import transformers
 from torch import nn
+from torch.nn.init import xavier_uniform_
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 from transformers.models.detr.modeling_detr import replace_batch_norm
 
@@ -383,9 +384,31 @@ def maps_halve():
         assert found == [(2, width, 64 // side, 96 // side) for width, side in pairs]
 
 
+def it_begins_as_PyTorchs_layers():
+    """Matrices of Xavier's width; biases zero where it looks, and those of a Linear in the MLP."""
+    torch.manual_seed(0)
+    ours = EncoderLayer(Sizes(dim=64, heads=4, hidden=128))
+    detr.begin(ours)
+    theirs = nn.TransformerEncoderLayer(64, 4, 128)
+    for parameter in theirs.parameters():
+        if parameter.ndim > 1:
+            xavier_uniform_(parameter)  # as the authors do with all
+    looks, names = theirs.self_attn, ("weight", "bias")
+    pairs = [(getattr(ours.attn.qkv, name), getattr(looks, f"in_proj_{name}")) for name in names]
+    for one, other in (
+        (ours.attn.proj, looks.out_proj),
+        (ours.mlp.fc1, theirs.linear1),
+        (ours.mlp.fc2, theirs.linear2),
+    ):
+        pairs += [(getattr(one, name), getattr(other, name)) for name in names]
+    for one, other in pairs:
+        equal(one.abs().max(), other.abs().max(), tolerance=0.1)
+
+
 PROOFS = [
     same_as_transformers,
     same_as_PyTorchs_layers,
+    it_begins_as_PyTorchs_layers,
     the_matching_is_the_best_of_all,
     the_loss_is_transformers,
     the_order_of_objects_does_not_count,
@@ -496,6 +519,14 @@ PLANTED = {
         same_as_transformers,
     ),
     "GELU": ((detr.ReluMlp, "forward", detr.Mlp.forward), same_as_transformers),
+    "biases begin as those of a Linear": (
+        (nn.init, "zeros_", torch.detach),
+        it_begins_as_PyTorchs_layers,
+    ),
+    "matrices begin as those of a Linear": (
+        (nn.init, "xavier_uniform_", torch.detach),
+        it_begins_as_PyTorchs_layers,
+    ),
     "values know their places": (
         (EncoderLayer, "forward", values_with_places),
         places_reach_no_values,

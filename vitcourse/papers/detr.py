@@ -327,12 +327,14 @@ from_transformers = translate(
 
 
 def begin(model):
-    """Start values of the layers inside Look and ReluMlp: Xavier's."""
+    """Start values of the layers inside Look and ReluMlp: Xavier's; what looks has zero biases."""
     for module in model.modules():
         if isinstance(module, (Look, ReluMlp)):
             for layer in module.children():
                 if isinstance(layer, nn.Linear):
                     nn.init.xavier_uniform_(layer.weight)
+                    if isinstance(module, Look):
+                        nn.init.zeros_(layer.bias)
 
 
 class DETR(nn.Module):

@@ -4,8 +4,9 @@ An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale, Doso
 https://arxiv.org/abs/2010.11929
 
 The question: a patch embedding is one linear map of 16x16 pixels. Is it better to look at
-neighbouring pixels first? The change: three stages of a ResNet-50 make a map that is 16 times
-smaller than the image, and each of its pixels becomes a token. All else is the ViT.
+neighbouring pixels first? The change: a ResNet-50 makes a map that is 16 times smaller than the
+image, and each of its pixels becomes a token. All else is the ViT. The three blocks of the fourth
+stage, which would halve the map once more, stand in the third: 3, 4 and 9 blocks.
 
 The ResNet has GroupNorm in place of BatchNorm, and its filters are standardised; its blocks are
 normalised after each convolution, unlike those of the ResNet-v2 whose name some libraries give it.

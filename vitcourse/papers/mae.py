@@ -258,8 +258,9 @@ def as_vit(model, classes, cls=ViT):
     """The pre-trained encoder as a ViT for labels, its head new: to fine-tune or to probe.
 
     What was the head is left out. The positions become parameters that begin as the fixed waves, as
-    in the authors' code. They fine-tune with the mean of the patches, which is `cls` =
-    `ViT.variant(Head=MeanHead, registers=1)`: the class token stays, unread.
+    in the authors' code. They fine-tune with the mean of the patches, normed afterwards. Nearest
+    to it is `cls` = `ViT.variant(Head=MeanHead, registers=1)`, which norms first: the class token
+    stays, unread.
     """
     vit = cls(replace(model.cfg, classes=classes))
     state, wanted = model.state_dict(), vit.state_dict()

@@ -189,10 +189,10 @@ alt = "How much LCA takes from the class token of each of the four layers"
 show.figure(show.bars(weights, "weight in LCA", mark=1 / 4), alt)
 
 # %% [markdown] name="recorded-answer"
-# LeFF is better than the MLP with every seed, and with each number of images. But look at the ViT: with 600
-# images it is no better than with 60. All models made the same 240 steps, and those are too few for it. So
-# the record shows that LeFF learns sooner. Whether it also needs fewer images cannot be told from it, nor
-# whether the convolution or the BatchNorms beside it do the work.
+# LeFF is better than the MLP with every seed, and each number of images. But the ViT itself reads 79 %
+# after 60 images, 83 % after 200 and 79 % after 600. All made the same 240 steps, too few for it. So the
+# record shows that LeFF learns sooner. Whether it also needs fewer images cannot be told from it, nor whether
+# the convolution or the BatchNorms beside it do the work.
 #
 # The other expectations failed. Behind LeFF, the stem adds nothing that holds with every seed: a digit has
 # few fine details. LCA is no better than one block more, and it does not make early class tokens know more,

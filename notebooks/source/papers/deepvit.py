@@ -4,7 +4,7 @@
 # Zhou et al. 2021, [DeepViT: Towards Deeper Vision Transformer](https://arxiv.org/abs/2103.11886).
 # Lesson [15 better attention](../15-better-attention.ipynb).
 #
-# **The question.** A ViT of 12 blocks gets better with 16, and no better with 32. Why? The authors look
+# **The question.** A ViT gets better with more blocks, but soon hardly any more. Why? The authors look
 # at the attention maps: in deep blocks, each is almost the one before. A block that looks where the
 # block before has looked adds little.
 #

@@ -176,8 +176,8 @@ for name, first in (("AP50 after epoch", 1), ("kept in epoch", 2)):
 
 # %% [markdown] name="recorded-answer"
 # One query for an object is what counts. With three, each object is said three times, and nothing says
-# which to keep. Between the best choice and a greedy one there is no difference here: a negative result,
-# with four objects at most, which says nothing of crowds.
+# which to keep. A greedy choice is as good as the best one here, ahead by less than a point: a negative
+# result, with four objects at most, which says nothing of crowds.
 #
 # The queries settle while they learn: ever more objects keep theirs. And even the best matching leaves
 # 0.31 answers too many for an object. "No object" counts a tenth, so a query in doubt may do better to

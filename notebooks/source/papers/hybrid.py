@@ -8,7 +8,8 @@
 # **The question.** A patch embedding is one linear map: no pixel meets a pixel of the next patch before
 # the first attention. Is it better to look at neighbours first?
 #
-# **The change.** Three stages of a ResNet-50 turn the image into a map whose sides are 16 times smaller.
+# **The change.** A ResNet-50, whose last three blocks moved from the fourth stage to the third, turns the
+# image into a map whose sides are 16 times smaller.
 # Each pixel of the map is a patch of 1x1, and becomes a token. The ViT behind it stays as it is.
 
 # %% name="setup"

@@ -148,7 +148,8 @@ print(show.pairs(record))
 # ## What the authors report
 #
 # In their repository, a ViT of 12 blocks of the base size reaches 82.9 % on ImageNet, one of 24 blocks
-# 83.3 %. The abstract reports 85.0 % for their best model, without a further teacher.
+# 83.3 %. The abstract of the paper's first version reports 85.0 % for their best model, without a further
+# teacher.
 
 # %% [markdown] name="remember"
 # ## Remember

@@ -150,8 +150,8 @@ print(show.pairs(record))
 #
 # ## What the authors report
 #
-# On ImageNet at 224 x 224: T2T-ViT_t-14, with 21.5 million parameters, reaches 80.7 % in the authors'
-# repository; the paper reports 81.5 %. T2T-ViT_t-19 with 39.0 million has 81.75 %.
+# On ImageNet at 224 x 224, the authors' repository gives 81.7 % for T2T-ViT_t-14, with 21.5 million
+# parameters, and 82.4 % for T2T-ViT_t-19, with 39.0 million. An early version of it had 80.7 % for the first.
 
 # %% [markdown] name="remember"
 # ## Remember

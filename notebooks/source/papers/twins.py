@@ -191,10 +191,10 @@ print(show.pairs(record))
 
 # %% [markdown] name="recorded-answer"
 # Far apart, GSA makes the difference with every seed, and windows alone stay at chance: where they can
-# only add, the best is to answer nothing. Side by side, the same windows learn the task with two seeds
-# and not with the third. So the route through the PEG is there, and hard to find in twenty epochs: by
-# our rule, every seed, that is a negative result. None of this says that GSA is better than shifted
-# windows, which are another way out of a window.
+# only add, the best is to answer nothing. Side by side, the same windows learn the task with one seed,
+# 89 %, hardly begin with another, 61 %, less than sums may reach, and stay at chance with the third. So the
+# route through the PEG is there, and hard to find in twenty epochs: by our rule, every seed, that is a
+# negative result. None of this says that GSA is better than shifted windows, another way out.
 #
 # ## What the authors report
 #
