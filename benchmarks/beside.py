@@ -97,7 +97,7 @@ def without(data, settings, device, small, _):
 def others(data, settings, device, small, limit):
     """Rows: our recipe and those of others, each for as many epochs as fit into the seconds."""
     for name, (recipe, model, sizes) in OTHERS.items():
-        recipe = recipe.with_settings(["model=Mini/4", *settings]).but(**small)
+        recipe = recipe.with_settings(settings).but(**small)
         each = seconds_an_epoch(data, recipe, device, model, sizes)
         epochs = small.get("epochs", max(int(limit / each), 1))
         yield train(name, data, recipe.but(epochs=epochs), device, model, sizes)
@@ -138,10 +138,10 @@ def main():
         data, small = few(data, 64), {"model": "Nano/4", "epochs": 2, "batch": 32}
     data, rows = data.to(device), []
     name = f"{'rehearsal-' * args.rehearse}beside-{args.what}"
+    record = about(f"CIFAR-10, {args.name}", data, RECIPES[OURS].with_settings(args.set))
     for row in EXPERIMENTS[args.what](data, args.set, device, small, args.seconds):
         rows.append(row)
         print(row, flush=True)
-        record = about(f"CIFAR-10, {args.name}", data, RECIPES[OURS].with_settings(args.set))
         write(record | {"rows": rows}, args.out, name, device)
 
 

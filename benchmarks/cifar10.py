@@ -31,13 +31,13 @@ def main():
     if args.rehearse:
         data, recipe = few(data, 512), recipe.but(epochs=2, batch=64)
     data, runs = data.to(device), []
+    record = about(f"CIFAR-10, {args.name}", data, recipe)
     for seed in range(args.seeds):
         one = recipe.but(seed=seed)
         run = fit(build_model(one, data), data, one, device=device)
         runs.append({"seed": seed, "history": run.history})
         print(f"seed {seed}: {run.accuracy:.2%} in {run.history[-1]['seconds']:.0f} s", flush=True)
-        record = about(f"CIFAR-10, {args.name}", data, recipe) | summary(runs)
-        record["parameters"] = count(run.model)
+        record |= {"parameters": count(run.model)} | summary(runs)
         write(record, args.out, "rehearsal" if args.rehearse else args.recipe, device)
     print(f"{record['accuracy_mean']:.2%}")
 

@@ -14,7 +14,7 @@ NAMES = ("vitcourse", "timm", "torchvision", "transformers")
 def throughput(results=RESULTS):
     """The table of benchmarks/throughput.py, with the machine of each run below it."""
     head = ["model", "what", "where", *NAMES, "ours / fastest other"]
-    table, machines = [head, ["---"] * len(head)], []
+    table, machines = [], []
     for path in sorted(results.glob("throughput-*.json")):
         record = json.loads(path.read_text())
         about = record["environment"]
@@ -25,8 +25,7 @@ def throughput(results=RESULTS):
             where = f"{row['device']}, {how}, batch {row['batch']}"
             times = [f"{row['milliseconds'][name]:.1f}" for name in NAMES]
             table.append([row["shape"], row["mode"], where, *times, f"{row['ratio']:.3f}"])
-    lines = [f"| {' | '.join(cells)} |" for cells in table]
-    return "\n".join([*lines, "", f"Milliseconds, measured on: {'; '.join(machines)}."])
+    return markdown(head, table) + f"\n\nMilliseconds, measured on: {'; '.join(machines)}."
 
 
 def digits(results=RESULTS):
@@ -36,49 +35,50 @@ def digits(results=RESULTS):
     for row in record["rows"]:
         rows.setdefault(row["method"], {})[row["protocol"]] = row
     head = ["method", "parameters", "five-fold", "half split", "CPU-seconds a fit"]
-    table = [head, ["---"] * len(head)]
+    table = []
     for method, by in rows.items():
-        spread = [
-            f"{by[p]['accuracy']:.2f} %" + (f" ± {by[p]['spread']:.2f}" if by[p]["spread"] else "")
-            for p in ("five-fold", "half")
-        ]
+        spread = [percent(by[p]["accuracy"], by[p]["spread"]) for p in ("five-fold", "half")]
         parameters = by["half"]["parameters"]
         size = f"{parameters:,}" if parameters else ""
         seconds = f"{by['five-fold']['cpu_seconds_a_fit']:.1f}"
         table.append([method, size, *spread, seconds])
-    lines = [f"| {' | '.join(cells)} |" for cells in table]
     where = f"{about['processor']}, one thread, {about['date']}, torch {about['torch']}"
     below = f"Mean and spread of {record['seeds']} seeds. Measured on: {where}."
-    return "\n".join([*lines, "", below])
+    return f"{markdown(head, table)}\n\n{below}"
 
 
 def cifar10(results=RESULTS):
     """The table of benchmarks/cifar10.py, and beside.py, of their runs on a GPU."""
     head = ["recipe", "data", "parameters", "accuracy", "seconds of each seed", "on"]
-    table = [head, ["---"] * len(head)]
+    table = []
+
+    def add(record, recipe, parameters, accuracy, seconds):
+        about = record["environment"]
+        where = f"{about['gpu']}, {about['date']}, torch {about['torch']}"
+        seconds = ", ".join(f"{value:.0f}" for value in seconds)
+        table.append([recipe, record["data"], f"{parameters:,}", accuracy, seconds, where])
+
     for path in sorted(results.glob("cifar10*-cuda.json")):
         record = json.loads(path.read_text())
-        spread, name = record["accuracy_spread"], path.stem.removesuffix("-cuda")
-        accuracy = f"{100 * record['accuracy_mean']:.2f} %"
-        accuracy += f" ± {100 * spread:.2f}" if spread else ""
-        seconds = ", ".join(f"{value:.0f}" for value in record["seconds"])
-        table.append([name, record["data"], f"{record['parameters']:,}", accuracy, seconds])
-        table[-1].append(place(record))
+        accuracy = percent(100 * record["accuracy_mean"], 100 * (record["accuracy_spread"] or 0))
+        name = path.stem.removesuffix("-cuda")
+        add(record, name, record["parameters"], accuracy, record["seconds"])
     for path in sorted(results.glob("beside-*-cuda.json")):
         record = json.loads(path.read_text())
         for row in record["rows"]:
-            accuracy, seconds = f"{100 * row['accuracy']:.2f} %", f"{row['seconds']:.0f}"
-            table.append([row["recipe"], record["data"], f"{row['parameters']:,}", accuracy])
-            table[-1] += [seconds, place(record)]
-    if len(table) == 2:
-        return "No CUDA run has been recorded yet."
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+            accuracy = percent(100 * row["accuracy"])
+            add(record, row["recipe"], row["parameters"], accuracy, [row["seconds"]])
+    return markdown(head, table) if table else "No CUDA run has been recorded yet."
 
 
-def place(record):
-    """Where a record of a GPU was measured."""
-    about = record["environment"]
-    return f"{about['gpu']}, {about['date']}, torch {about['torch']}"
+def percent(accuracy, spread=None):
+    """An accuracy in percent, with its spread if it has one."""
+    return f"{accuracy:.2f} %" + (f" ± {spread:.2f}" if spread else "")
+
+
+def markdown(head, rows):
+    """A table as README has it."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
 
 
 TABLES = {"papers": papers.table, "throughput": throughput, "digits": digits, "cifar10": cifar10}

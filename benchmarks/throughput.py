@@ -243,11 +243,11 @@ def main():
     here = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in [args.device] if args.device else here:
         rows, path = [], args.out / f"throughput-{device}.json"
+        record = {"environment": environment(device), "rows": rows}
         for shape in [args.shape] if args.shape else SHAPES:
             for compiled in (False, True) if device == "cuda" or args.compile else (False,):
                 for mode in MODES:
                     rows.append(measure(shape, mode, device, compiled, args.rounds))
-                    record = {"environment": environment(device), "rows": rows}
                     path.write_text(json.dumps(record, indent=1) + "\n")
         for row in rows:
             how = "compiled" if row["compiled"] else "eager"

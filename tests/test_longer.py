@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 
 from benchmarks import beside, cifar10, gpu, longer, withstands
+from benchmarks.training import random_data
 from tests.elsewhere import elsewhere
 from vitcourse import detect, show
-from vitcourse.data import Data, load
+from vitcourse.data import load
 from vitcourse.lab import notebooks
 from vitcourse.papers import ipt, mae
 from vitcourse.papers.deformable_detr import DeformableDETR
@@ -288,12 +289,9 @@ def test_what_stands_beside_it_is_recorded(place, tmp_path, monkeypatch):
 
 
 def test_others_are_as_large_as_they_say():
-    sizes, images = {}, torch.zeros(10, 3, 32, 32, dtype=torch.uint8)
-    data = Data("noise", images, torch.arange(10), images, torch.arange(10), tuple("0123456789"))
-    for name, (recipe, model, options) in beside.OTHERS.items():
-        recipe = recipe.but(model="Mini/4")
-        sizes[name] = longer.count(beside.build_model(recipe, data, model, **options))
-    ours, one, two, lite = sizes.values()
+    data = random_data(32, 10, 20)
+    models = [beside.build_model(r, data, cls, **sizes) for r, cls, sizes in beside.OTHERS.values()]
+    _, one, two, lite = map(longer.count, models)
     assert lite == 3_716_874  # "3.72M", and to the last one
     assert 6.25e6 < two < 6.35e6  # "6.3 M"
     block = 4 * 512**2 + 4 * 512 + 2 * 512**2 + 2 * 512 + 4 * 512

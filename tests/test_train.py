@@ -186,7 +186,7 @@ def test_pieces_give_the_same_result():
 def test_pieces_that_are_not_equal(accumulate):
     """50 images in pieces of 7, and one of 1: each image counts as much."""
     data, recipe = few_digits(50), SHORT.but(batch=128, epochs=4)
-    whole, pieces = train(recipe=recipe, data=data), None
+    whole = train(recipe=recipe, data=data)
     pieces = train(recipe=recipe.but(accumulate=accumulate), data=data)
     losses = [[entry["loss"] for entry in run.history] for run in (whole, pieces)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)

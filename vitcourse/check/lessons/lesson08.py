@@ -49,7 +49,8 @@ ROW_ERROR = Exercise(
     task="How far is the worst row of each head from summing to one over the keys? weights (B, K, T, T) -> (B, K).",
     minutes=5,
     difficulty=1,
-    reference=torch.no_grad()(bugs.row_error),
+    reference=bugs.row_error,
+    gradient=False,
     cases=(
         Case(
             about="a softmax over the queries",
@@ -157,7 +158,8 @@ SCORE_SPREAD = Exercise(
     task="Get the scores back from the weights by a logarithm: torch's std over the keys, then the mean over the queries. weights (B, K, T, T) -> (B, K).",
     minutes=6,
     difficulty=2,
-    reference=torch.no_grad()(bugs.score_spread),
+    reference=bugs.score_spread,
+    gradient=False,
     cases=(
         Case(
             about="scores of size one",
